@@ -1,0 +1,3 @@
+//! An HTTP response cache for any Tower stack.
+
+mod semantics;
