@@ -7,6 +7,8 @@
 use http::HeaderValue;
 use http::header::GetAll;
 
+use super::fields::trim;
+
 /// One entity-tag, as received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EntityTag<'a> {
@@ -21,7 +23,7 @@ pub(crate) enum EntityTag<'a> {
 impl<'a> EntityTag<'a> {
     /// Reads the value of an `ETag` field, or one member of a list of tags.
     pub(crate) fn new(value: &'a [u8]) -> Self {
-        let value = value.trim_ascii();
+        let value = trim(value);
         match scan(value) {
             Some((tag, b"")) => tag,
             _ => Self::Malformed(value),
@@ -56,7 +58,7 @@ pub(crate) fn any_weak_match(lines: GetAll<'_, HeaderValue>, current: Option<&[u
     let current = current.map(EntityTag::new);
     lines.iter().any(|line| {
         let line = line.as_bytes();
-        line.trim_ascii() == b"*"
+        trim(line) == b"*"
             || current.is_some_and(|current| members(line).any(|tag| tag.weak_eq(current)))
     })
 }
@@ -110,7 +112,7 @@ fn is_etagc(byte: u8) -> bool {
 
 fn next_member(list: &[u8]) -> (EntityTag<'_>, &[u8]) {
     if let Some((tag, after)) = scan(list)
-        && matches!(after.trim_ascii_start(), [] | [b',', ..])
+        && matches!(trim(after), [] | [b',', ..])
     {
         return (tag, after);
     }
@@ -118,7 +120,7 @@ fn next_member(list: &[u8]) -> (EntityTag<'_>, &[u8]) {
     let (member, after) = end
         .and_then(|end| list.split_at_checked(end))
         .unwrap_or((list, b""));
-    (EntityTag::Malformed(member.trim_ascii_end()), after)
+    (EntityTag::Malformed(trim(member)), after)
 }
 
 fn skip_separators(list: &[u8]) -> &[u8] {
@@ -136,14 +138,11 @@ mod tests {
 
     use super::EntityTag::{Malformed, Strong, Weak};
     use super::*;
+    use crate::semantics::fields::tests::headers;
 
     fn if_none_match(lines: &[&str]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            let line = HeaderValue::from_bytes(line.as_bytes()).unwrap();
-            headers.append(IF_NONE_MATCH, line);
-        }
-        headers
+        let lines: Vec<_> = lines.iter().map(|line| ("if-none-match", *line)).collect();
+        headers(&lines)
     }
 
     #[test]
@@ -167,9 +166,9 @@ mod tests {
         }
     }
 
-    /// The table of RFC 9110 §8.8.3.2, and ET3.
     #[test]
     fn comparison_follows_the_table_of_the_rfc() {
+        // The table of RFC 9110 §8.8.3.2, and ET3
         for (a, b, strong, weak) in [
             (r#"W/"1""#, r#"W/"1""#, false, true),
             (r#"W/"1""#, r#"W/"2""#, false, false),
@@ -206,9 +205,9 @@ mod tests {
         );
     }
 
-    /// ET1.
     #[test]
     fn if_none_match_is_compared_weakly_over_all_its_lines() {
+        // ET1
         let stored = br#""abc""#;
         for (lines, matched) in [
             (&[r#""abc""#][..], true),
@@ -240,9 +239,9 @@ mod tests {
         }
     }
 
-    /// ET3.
     #[test]
     fn a_malformed_tag_matches_only_its_own_bytes() {
+        // ET3
         for (stored, line, matched) in [
             ("abc", "abc", true),
             ("abc", r#""abc""#, false),
