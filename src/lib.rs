@@ -1,3 +1,13 @@
 //! An HTTP response cache for any Tower stack.
 
+pub mod metrics;
+pub mod reason;
+
+mod clock;
+mod epoch;
+mod error;
 mod semantics;
+
+pub use clock::Clock;
+pub use epoch::{Captured, Epoch, Scope, ScopeKind, Stamp};
+pub use error::{Error, ErrorKind};
