@@ -157,8 +157,6 @@ pub struct Wanted<'a> {
     pub key: &'a PrimaryKey,
     /// The request's header fields, of which `Vary` nominates some.
     pub fields: &'a HeaderMap,
-    /// Whether fields of known meaning are compared in their normal form (RFC 9111 §4.1).
-    pub normalise_vary: bool,
     /// Where the time is read.
     pub clock: &'a Clock,
 }
