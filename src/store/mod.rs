@@ -20,6 +20,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 use smallvec::SmallVec;
 
+#[cfg(feature = "memory")]
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisStore, RedisStoreBuilder};
