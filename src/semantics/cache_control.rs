@@ -146,6 +146,7 @@ impl Extent {
         }
     }
 
+    /// Adds what another directive of the same name is about.
     fn widen(&mut self, other: Self) {
         match (self, other) {
             (Self::Whole, _) | (_, Self::Absent) => {}
@@ -226,18 +227,19 @@ fn each_directive(list: &[u8], mut take: impl FnMut(&[u8], &Argument<'_>)) {
     }
 }
 
-/// Reads non-negative seconds; 2³¹ stands for all that is more
-/// (RFC 9111 §1.2.2).
+/// The lifetime that stands for all longer ones (RFC 9111 §1.2.2).
+pub(crate) const LONGEST: Duration = Duration::from_secs(1 << 31);
+
+/// Reads non-negative seconds, [`LONGEST`] at most.
 pub(crate) fn delta_seconds(text: &[u8]) -> Option<Duration> {
-    const MOST: u64 = 1 << 31;
     if text.is_empty() {
         return None;
     }
     let seconds = text.iter().try_fold(0_u64, |seconds, byte| {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte & 0x0f))?;
-        Some(seconds.saturating_mul(10).saturating_add(digit).min(MOST))
+        Some(seconds.saturating_mul(10).saturating_add(digit))
     })?;
-    Some(Duration::from_secs(seconds))
+    Some(Duration::from_secs(seconds).min(LONGEST))
 }
 
 /// Reads what follows the opening quote of a quoted string, up to a closing

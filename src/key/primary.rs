@@ -1,0 +1,492 @@
+use std::{
+    fmt::{self, Write},
+    hash::{Hash, Hasher},
+    sync::OnceLock,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Uri, header::COOKIE};
+use percent_encoding::percent_decode;
+
+use super::{
+    KeySpec, Namespace, authority,
+    encoding::{Encoder, Tag, fields},
+    query,
+};
+
+/// The key under which the responses to a request are stored (RFC 9111 §4), before `Vary` chooses
+/// among them.
+///
+/// Equality and hash are those of the whole encoding, so keys that are equal stand for requests
+/// that are. `Debug` shows a readable form without the values of request fields and cookies.
+#[derive(Clone)]
+pub struct PrimaryKey {
+    encoded: Bytes,
+    fingerprint: OnceLock<[u8; 16]>,
+}
+
+impl PrimaryKey {
+    /// Makes the key of a request.
+    pub(crate) fn new(
+        namespace: &Namespace,
+        spec: &KeySpec,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Self, NoKey> {
+        let class = Class::of(method).ok_or(NoKey::Method)?;
+        let mut encoder = Encoder::new();
+        encoder.put(Tag::NAMESPACE, namespace.as_str().as_bytes())?;
+        encoder.put(Tag::CLASS, class.code())?;
+        encoder.put_lower_case(Tag::SCHEME, uri.scheme_str().unwrap_or("http").as_bytes())?;
+        if spec.any_host {
+            encoder.put(Tag::ANY_HOST, b"")?;
+        } else if let Some(authority) = authority(uri, headers)? {
+            encoder.put_lower_case(Tag::AUTHORITY, authority)?;
+        }
+        encoder.put(Tag::PATH, uri.path().as_bytes())?;
+        query::put(&mut encoder, uri.query(), spec)?;
+        put_fields(&mut encoder, headers, spec)?;
+        put_cookies(&mut encoder, headers, spec)?;
+        Ok(Self::from_encoded(encoder.finish()?))
+    }
+
+    /// Takes an encoding that was stored with an entry.
+    ///
+    /// The bytes are not trusted: what is no encoding of a request equals no key of a request.
+    pub(crate) fn from_encoded(encoded: Bytes) -> Self {
+        Self {
+            encoded,
+            fingerprint: OnceLock::new(),
+        }
+    }
+
+    /// Returns the whole encoding, which is compared on every read of a stored response.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.encoded
+    }
+
+    /// Returns the encoding, sharing its allocation.
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        self.encoded.clone()
+    }
+
+    /// Returns 128 bits of BLAKE3 over the encoding, to name the key in a shared store.
+    ///
+    /// Computed on first use: a hit in memory never needs it.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 16] {
+        *self.fingerprint.get_or_init(|| {
+            let mut digest = [0; 16];
+            blake3::Hasher::new()
+                .update(&self.encoded)
+                .finalize_xof()
+                .fill(&mut digest);
+            digest
+        })
+    }
+}
+
+impl PartialEq for PrimaryKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.encoded == other.encoded
+    }
+}
+
+impl Eq for PrimaryKey {}
+
+impl Hash for PrimaryKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.encoded.hash(state);
+    }
+}
+
+impl fmt::Debug for PrimaryKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MAX_SHOWN: usize = 128;
+        let mut shown = String::new();
+        for (tag, field) in fields(&self.encoded) {
+            let before = match tag {
+                Tag::NAMESPACE | Tag::PATH => "",
+                Tag::SCHEME | Tag::FIELD | Tag::COOKIE => " ",
+                Tag::AUTHORITY => "://",
+                Tag::ANY_HOST => "://*",
+                Tag::QUERY | Tag::UNFILTERED_QUERY => "?",
+                Tag::PARAM | Tag::SORTED_PARAM => "&",
+                // Digests say nothing to a reader, and the values of fields and cookies are no
+                // business of a log.
+                _ => continue,
+            };
+            let field = field.get(..MAX_SHOWN).unwrap_or(field);
+            write!(shown, "{before}{}", field.escape_ascii())?;
+            if shown.len() > MAX_SHOWN {
+                shown.truncate(MAX_SHOWN);
+                shown.push('…');
+                break;
+            }
+        }
+        write!(f, "PrimaryKey({shown})")
+    }
+}
+
+/// Why a request has no key; such a request is neither answered from the cache nor stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoKey {
+    /// The method has no stored responses.
+    Method,
+    /// URI and `Host`, or several `Host` lines, name different targets.
+    ConflictingHost,
+    /// The authority is outside the grammar, or has userinfo.
+    InvalidHost,
+    /// The encoding is over 64 KiB.
+    TooLong,
+}
+
+impl NoKey {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::ConflictingHost => "conflicting-host",
+            Self::InvalidHost => "invalid-host",
+            Self::TooLong => "key-too-long",
+        }
+    }
+}
+
+/// Requests of one class can be answered by each other's responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// GET, and HEAD, which a stored GET answers (RFC 9110 §9.3.2).
+    Get,
+}
+
+impl Class {
+    fn of(method: &Method) -> Option<Self> {
+        match *method {
+            Method::GET | Method::HEAD => Some(Self::Get),
+            _ => None,
+        }
+    }
+
+    fn code(self) -> &'static [u8] {
+        match self {
+            Self::Get => b"G",
+        }
+    }
+}
+
+/// Every line of every field: absent, empty, joined and split values all differ.
+fn put_fields(encoder: &mut Encoder, headers: &HeaderMap, spec: &KeySpec) -> Result<(), NoKey> {
+    for name in &spec.fields {
+        encoder.put(Tag::FIELD, name.as_str().as_bytes())?;
+        for line in headers.get_all(name) {
+            encoder.put(Tag::FIELD_LINE, line.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// Every cookie pair of the chosen names, as received.
+///
+/// Names are compared percent-decoded, as cookie jars that encode their names read them.
+fn put_cookies(encoder: &mut Encoder, headers: &HeaderMap, spec: &KeySpec) -> Result<(), NoKey> {
+    for name in &spec.cookies {
+        encoder.put(Tag::COOKIE, name.as_bytes())?;
+        let pairs = headers
+            .get_all(COOKIE)
+            .iter()
+            .flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));
+        for pair in pairs.map(<[u8]>::trim_ascii) {
+            let pair_name = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
+            if percent_decode(pair_name.trim_ascii()).eq(name.bytes()) {
+                encoder.put(Tag::COOKIE_PAIR, pair)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue, header::HOST};
+    use proptest::prelude::*;
+
+    use super::{
+        super::{ParamNames, QuerySpec},
+        *,
+    };
+
+    fn headers<'a>(lines: impl IntoIterator<Item = (&'a str, &'a str)>) -> HeaderMap {
+        lines
+            .into_iter()
+            .map(|(name, value)| {
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                (name, HeaderValue::from_bytes(value.as_bytes()).unwrap())
+            })
+            .fold(HeaderMap::new(), |mut map, (name, value)| {
+                map.append(name, value);
+                map
+            })
+    }
+
+    fn key(spec: &KeySpec, uri: &str, lines: &[(&str, &str)]) -> Result<PrimaryKey, NoKey> {
+        PrimaryKey::new(
+            &Namespace::default(),
+            spec,
+            &Method::GET,
+            &uri.parse().unwrap(),
+            &headers(lines.iter().copied()),
+        )
+    }
+
+    fn plain(uri: &str) -> PrimaryKey {
+        key(&KeySpec::default(), uri, &[]).unwrap()
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn everything() -> KeySpec {
+        KeySpec {
+            query: QuerySpec::Keep(ParamNames::new(["page", "sort"])),
+            sorted: true,
+            any_host: false,
+            fields: vec![HeaderName::from_static("accept-language")],
+            cookies: vec!["session".to_owned()],
+        }
+    }
+
+    #[test]
+    fn fingerprints_stay_what_they_were_in_earlier_releases() {
+        let lines = [("accept-language", "de, en"), ("cookie", "a=b; session=s3")];
+        let any_host = KeySpec {
+            any_host: true,
+            ..KeySpec::default()
+        };
+        for (key, golden) in [
+            (plain("/"), "2542d7f614988774dc01361f707ee767"),
+            (
+                plain("https://Shop.example:443/a%2Fb?x=1&y"),
+                "95c2a0fe174d0a74939190b087cd43a8",
+            ),
+            (
+                key(
+                    &everything(),
+                    "http://a.example/?sort=1&page=2&utm=3",
+                    &lines,
+                )
+                .unwrap(),
+                "8170704ad9707760c8581d4c08587301",
+            ),
+            (
+                key(&any_host, "http://a.example/", &[]).unwrap(),
+                "5929a07b79abf23b0e7cbd05e8ad24de",
+            ),
+        ] {
+            assert_eq!(hex(&key.fingerprint()), golden, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn get_and_head_share_a_key_and_other_methods_have_none() {
+        let of = |method: Method| {
+            let uri = Uri::from_static("/a");
+            PrimaryKey::new(
+                &Namespace::default(),
+                &KeySpec::default(),
+                &method,
+                &uri,
+                &HeaderMap::new(),
+            )
+        };
+        assert_eq!(of(Method::GET).unwrap(), of(Method::HEAD).unwrap());
+        for method in [
+            Method::POST,
+            Method::OPTIONS,
+            Method::from_bytes(b"get").unwrap(),
+        ] {
+            assert_eq!(of(method), Err(NoKey::Method));
+        }
+    }
+
+    #[test]
+    fn equivalent_targets_share_a_key() {
+        let host = |host| key(&KeySpec::default(), "/a", &[("host", host)]).unwrap();
+        for (one, other) in [
+            (host("a.example"), host("A.Example:80")),
+            (host("a.example"), plain("http://a.example/a")),
+            (
+                plain("https://a.example/a"),
+                plain("HTTPS://A.example:443/a"),
+            ),
+            (plain("http://a.example"), plain("http://a.example/")),
+        ] {
+            assert_eq!(one, other);
+            assert_eq!(one.fingerprint(), other.fingerprint());
+        }
+    }
+
+    #[test]
+    fn targets_that_differ_in_anything_have_different_keys() {
+        let uris = [
+            "/",
+            "//",
+            "/a",
+            "/a/",
+            "/a//b",
+            "/a/b",
+            "/a%2Fb",
+            "/a%2fb",
+            "/A",
+            "/a/../b",
+            "/b",
+            "/a/./b",
+            "/a;b",
+            "/a?",
+            "/a?;",
+            "/a?b",
+            "/a?b=",
+            "/a?b&",
+            "/a%3Fb",
+            "/a?b?",
+            "/a??b",
+            "/ab?",
+            "/a?a",
+            "http://a/",
+            "http://a/a",
+            "https://a/",
+            "http://a:8080/",
+            "http://a.b/",
+            "http://b/a",
+        ];
+        for (i, one) in uris.iter().enumerate() {
+            for other in uris.iter().skip(i + 1) {
+                assert_ne!(plain(one), plain(other), "{one} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn keyed_fields_and_cookies_tell_requests_apart() {
+        let requests: [&[(&str, &str)]; 13] = [
+            &[],
+            &[("accept-language", "")],
+            &[("accept-language", "de,en")],
+            &[("accept-language", "de"), ("accept-language", "en")],
+            &[("accept-language", "en"), ("accept-language", "de")],
+            &[("accept-language", "\u{e4}")],
+            &[("cookie", "session=")],
+            &[("cookie", "session")],
+            &[("cookie", "session=1")],
+            &[("cookie", "%73ession=1")],
+            &[("cookie", "session =1")],
+            &[("cookie", "session=1; session=2")],
+            &[("cookie", "session=2; session=1")],
+        ];
+        for (i, one) in requests.iter().enumerate() {
+            for other in requests.iter().skip(i + 1) {
+                let of = |lines| key(&everything(), "/", lines).unwrap();
+                assert_ne!(of(one), of(other), "{one:?} {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_spec_does_not_name_does_not_enter_the_key() {
+        let of = |lines| key(&everything(), "/", lines).unwrap();
+        assert_eq!(
+            of(&[]),
+            of(&[
+                ("accept", "a"),
+                ("cookie", "sessions=1; Session=2; a=session=3")
+            ])
+        );
+        assert_eq!(
+            of(&[("cookie", "a=1;session=2 ;b=3")]),
+            of(&[("cookie", "b=9"), ("cookie", "session=2")])
+        );
+        let any_host = KeySpec {
+            any_host: true,
+            ..KeySpec::default()
+        };
+        let of = |host| key(&any_host, "/", &[(HOST.as_str(), host)]).unwrap();
+        assert_eq!(of("a.example"), of("b.example"));
+    }
+
+    #[test]
+    fn a_key_over_the_bound_is_none() {
+        let value = "a".repeat(64 * 1024);
+        let long = key(&everything(), "/", &[("accept-language", &value)]);
+        assert_eq!(long, Err(NoKey::TooLong));
+    }
+
+    #[test]
+    fn debug_is_readable_and_short_and_keeps_secrets() {
+        let lines = [("cookie", "session=secret"), ("host", "a.example")];
+        let shown = format!("{:?}", key(&everything(), "/%1b?page=2", &lines).unwrap());
+        assert_eq!(
+            shown,
+            "PrimaryKey(default http://a.example/%1b&page=2 accept-language session)"
+        );
+
+        let long = format!("{:?}", plain(&format!("/{}", "a".repeat(60_000))));
+        assert!(long.len() < 160, "{long}");
+
+        let raw =
+            PrimaryKey::from_encoded(Bytes::from_static(b"\x01\x06\0\0\0\x03a\x1b\x0a\x06\0"));
+        assert_eq!(format!("{raw:?}"), r"PrimaryKey(a\x1b\n)");
+    }
+
+    /// All that may tell two requests apart under [`everything`] but the filter of the query.
+    type Parts = (bool, String, String, Option<String>, Vec<String>);
+
+    fn parts() -> impl Strategy<Value = Parts> {
+        (
+            any::<bool>(),
+            "[ab.]{1,2}",
+            "/[ab/%;.]{0,3}",
+            prop::option::of("[ab=&/]{0,3}"),
+            prop::collection::vec(
+                "[ab ,]{0,2}".prop_map(|value| value.trim().to_owned()),
+                0..3,
+            ),
+        )
+    }
+
+    fn key_of((tls, host, path, query, lines): &Parts) -> PrimaryKey {
+        let spec = KeySpec {
+            query: QuerySpec::All,
+            sorted: false,
+            ..everything()
+        };
+        let scheme = if *tls { "https" } else { "http" };
+        let query = query
+            .as_ref()
+            .map(|query| format!("?{query}"))
+            .unwrap_or_default();
+        let lines: Vec<_> = lines
+            .iter()
+            .map(|line| ("accept-language", line.as_str()))
+            .collect();
+        key(&spec, &format!("{scheme}://{host}{path}{query}"), &lines).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn requests_share_a_key_exactly_when_they_are_equal(one in parts(), other in parts()) {
+            prop_assert_eq!(key_of(&one), key_of(&one));
+            prop_assert_eq!(key_of(&one) == key_of(&other), one == other);
+        }
+
+        #[test]
+        fn any_bytes_can_be_shown_and_fingerprinted(bytes: Vec<u8>) {
+            let key = PrimaryKey::from_encoded(bytes.clone().into());
+            let shown = format!("{key:?}");
+            prop_assert!(shown.len() < 160);
+            prop_assert_eq!(key.as_bytes(), bytes);
+            prop_assert_eq!(key.fingerprint(), key.fingerprint());
+        }
+    }
+}

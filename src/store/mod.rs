@@ -1,0 +1,229 @@
+//! Where stored responses are kept: the [`Store`] contract and the stores.
+//!
+//! A store keeps what it is given and judges nothing but one thing: whether the
+//! epochs of what it holds are still current. Freshness, policy and HTTP are
+//! decided above it.
+
+#[cfg(any(test, feature = "test-util"))]
+pub mod conformance;
+#[cfg(feature = "memory")]
+mod memory;
+#[cfg(feature = "redis")]
+mod redis;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue};
+use smallvec::SmallVec;
+
+#[cfg(feature = "memory")]
+pub use self::memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisStore, RedisStoreBuilder};
+use crate::clock::Clock;
+use crate::entry::StoredResponse;
+use crate::epoch::{Captured, Scope};
+use crate::error::Error;
+use crate::key::{Namespace, PrimaryKey};
+
+/// A boxed future, as the methods of [`Store`] return it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Keeps stored responses and the epochs they depend on.
+///
+/// The cache shares one store among all its clones and calls it from many
+/// tasks at once.
+///
+/// # What a store must do
+///
+/// * **Never return a response of which any epoch is not the current one.** An
+///   epoch that the store no longer knows is not current.
+/// * **Never let an epoch come back.** After [`invalidate`](Self::invalidate)
+///   returned `Ok`, what was captured before it can never become current
+///   again, in this process or another.
+/// * **Return a response only under its own key.** The whole
+///   [`PrimaryKey`] is compared, not a hash of it.
+/// * **Keep the variants of a key apart** and choose among them with
+///   [`StoredResponse::select`].
+/// * **Bound every wait.** No method may take longer than a deadline of the
+///   store's own; while the store is away, it fails at once.
+/// * **Survive being dropped.** The future of any method may be dropped at any
+///   await; what it leaves behind must be readable, or a miss.
+///
+/// # What a store may rely on
+///
+/// * [`capture`](Self::capture) is called before the handler runs and its value
+///   is given back, unchanged, with the response that the handler made.
+/// * Bodies and fields given to [`put`](Self::put) are complete and within the
+///   limits of the layer.
+/// * Losing anything, at any time, costs misses and is never an error.
+///
+/// The suite in [`conformance`](crate::store::conformance) (feature
+/// `test-util`) checks all this for any store.
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Returns a short name for this store, used as the label of its tier: `memory`, `redis`.
+    fn name(&self) -> &'static str;
+
+    /// Looks the wanted response up without waiting.
+    ///
+    /// `Some` is the whole answer, be it a response or a miss; `None` means that only
+    /// [`lookup`](Self::lookup) can tell. This is the path of a memory hit: it must not block.
+    fn peek(&self, wanted: &Wanted<'_>) -> Option<Found> {
+        let _ = wanted;
+        None
+    }
+
+    /// Looks the wanted response up.
+    ///
+    /// `scopes` are those the request determines. A store that learns their epochs along the
+    /// way returns them in [`Found::captured`] and saves the call of [`capture`](Self::capture).
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked, or not in time. To the request that is a miss.
+    fn lookup<'a>(
+        &'a self,
+        wanted: Wanted<'a>,
+        scopes: &'a [Scope],
+    ) -> BoxFuture<'a, Result<Found, Error>>;
+
+    /// Returns the current epochs of `scopes`, making those that are missing.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked, or not in time. The response is then not stored.
+    fn capture<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        scopes: &'a [Scope],
+    ) -> BoxFuture<'a, Result<Captured, Error>>;
+
+    /// Stores a response under its key and variant, in place of one it held there.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be reached, is full or refuses.
+    fn put<'a>(&'a self, fill: Fill) -> BoxFuture<'a, Result<Kept, Error>>;
+
+    /// Forgets the epochs of `scopes`, so that nothing that carries them is ever read again.
+    ///
+    /// Costs the same whatever the number of stored responses, and may be repeated.
+    ///
+    /// # Errors
+    ///
+    /// When it is not certain that every epoch is gone. The caller then repeats it until it is.
+    fn invalidate<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        scopes: &'a [Scope],
+    ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Drops one stored response, if it is still the one held.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be reached; the response then stays until it expires.
+    fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Makes sure that the store answers.
+    ///
+    /// # Errors
+    ///
+    /// When it does not, saying why.
+    fn check(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Returns how much this process holds, as far as the store knows without asking anyone.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
+    /// Ends background work and closes connections. Later calls fail, or miss.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+}
+
+/// What a request wants from a store.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The namespace of the layer that asks.
+    pub namespace: &'a Namespace,
+    /// The primary key; the response must have been stored under an equal one.
+    pub key: &'a PrimaryKey,
+    /// The request's header fields, of which `Vary` nominates some.
+    pub fields: &'a HeaderMap,
+    /// Where the time is read.
+    pub clock: &'a Clock,
+}
+
+/// What a store found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The response, or why there is none.
+    pub outcome: Outcome,
+    /// The epochs of the scopes asked for, where the look-up learned all of them.
+    pub captured: Option<Captured>,
+}
+
+/// The outcome of a look-up.
+#[derive(Debug, Default)]
+pub enum Outcome {
+    /// A stored response whose epochs are all current; it need not be fresh.
+    Response(Arc<StoredResponse>),
+    /// Responses are stored under this key, but none for these nominated fields;
+    /// their entity-tags, for validation (RFC 9111 §4.1).
+    OtherVariants(Vec<HeaderValue>),
+    /// There was a response, and it has been invalidated.
+    Invalidated,
+    /// There was something that is not a whole response of this key; it has been dropped.
+    Damaged,
+    /// Nothing is stored under this key.
+    #[default]
+    Absent,
+}
+
+/// A response to be stored, with all that storing needs to know.
+#[derive(Debug)]
+pub struct Fill {
+    /// The namespace of the layer that stores.
+    pub namespace: Namespace,
+    /// The response. Its stamp is empty: the store completes it from the two fields below.
+    pub response: StoredResponse,
+    /// What [`Store::capture`] or [`Store::lookup`] returned before the handler ran.
+    pub captured: Captured,
+    /// Scopes that only the response names: its tags.
+    pub late: SmallVec<[Scope; 2]>,
+    /// How long from now the response can be of any use.
+    pub retain: Duration,
+    /// Where the time is read.
+    pub clock: Clock,
+}
+
+/// What became of a [`Fill`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is stored.
+    Stored,
+    /// It was not stored: one of its scopes was invalidated while the handler ran,
+    /// or the store cannot rule that out.
+    Invalidated,
+    /// It was not stored: it is larger than the store takes.
+    TooLarge,
+}
+
+/// How much a store holds in this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Stored responses.
+    pub responses: u64,
+    /// Their size in bytes, with keys, fields and bookkeeping.
+    pub bytes: u64,
+    /// The most bytes that it will hold.
+    pub capacity: u64,
+}
