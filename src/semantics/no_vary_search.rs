@@ -35,7 +35,7 @@ pub(crate) enum Significant {
 
 impl NoVarySearch {
     /// Reads a response's field. Where a member has the wrong type, all count
-    /// for nothing; unknown members do not matter (§4).
+    /// for nothing; unknown members do not matter (§5.1).
     pub(crate) fn parse(response: &HeaderMap) -> Self {
         let members: Option<Dictionary> = structured::parse(response, &NO_VARY_SEARCH);
         members
@@ -69,7 +69,7 @@ impl NoVarySearch {
     }
 
     /// Returns the query without what makes no difference to the response: the
-    /// response serves all URIs for which this is equal (§5).
+    /// response serves all URIs for which this is equal (§6).
     pub(crate) fn canonical<'q>(&self, query: Option<&'q str>) -> Option<Cow<'q, str>> {
         let Self::Parameters {
             any_order,
