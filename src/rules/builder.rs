@@ -187,8 +187,11 @@ mod tests {
             (rule().key_cookie("a=b"), "no cookie is named"),
             (rule().tag(""), "1 to 128 bytes"),
             (rule().tag(&long_tag), "1 to 128 bytes"),
-            (rule().tag("p:{id"), "write parameters as `{id}`"),
-            (rule().tag("p:{ID}"), "no `ID` in the pattern; it has id"),
+            (rule().tag("p:{id"), "write `{id}` for a parameter"),
+            (
+                rule().tag("p:{ID}"),
+                "no parameter `ID` in the pattern, but [\"id\"]",
+            ),
             (
                 (0..65).fold(rule(), |rule, n| rule.tag(format!("t{n}"))),
                 "65 tags: at most 64",

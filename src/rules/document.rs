@@ -288,12 +288,14 @@ impl<'a> Reader<'a> {
     }
 
     fn valid<T>(&mut self, field: &str, value: Result<T, String>) -> Option<T> {
-        value
-            .map_err(|problem| {
+        match value {
+            Ok(value) => Some(value),
+            Err(problem) => {
                 self.mistakes
-                    .report(&self.place, format!("{field}: {problem}"))
-            })
-            .ok()
+                    .report(&self.place, format!("{field}: {problem}"));
+                None
+            }
+        }
     }
 
     fn at_most_one(&mut self, fields: &[(&str, bool)]) {

@@ -17,6 +17,7 @@ mod policy;
 mod route;
 mod rule;
 mod table;
+mod tags;
 mod template;
 #[cfg(feature = "config")]
 mod units;
@@ -25,7 +26,8 @@ pub use self::{
     builder::RulesBuilder, error::RulesError, policy::Policy, rule::Rule, table::Rules,
 };
 pub(crate) use self::{
-    route::{Match, Route, TagTooLong},
+    route::{Match, Route},
     rule::{ClientCaching, Lifetime},
     table::WriteTarget,
+    tags::TagTooLong,
 };

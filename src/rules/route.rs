@@ -8,7 +8,7 @@ use super::{
     error::{Mistakes, Place},
     pattern::Pattern,
     rule::Lifetime,
-    template::Template,
+    tags::{TagTooLong, Tags},
 };
 use crate::key::decoded_path;
 
@@ -19,7 +19,7 @@ pub(crate) struct Route {
     pub(crate) rule: Rule,
     /// What the rule says beside the policy is already part of it.
     pub(crate) policy: Policy,
-    tags: Box<[Template]>,
+    tags: Tags,
 }
 
 impl Route {
@@ -38,7 +38,7 @@ impl Route {
         let mut report = |problem: String| mistakes.report(&Place::Route(&text), problem);
         check_lifetimes(&rule, &mut report);
         check_limits(&rule, &mut report);
-        let tags = compile_tags(&rule, &pattern, &mut report);
+        let tags = Tags::compile(&rule.tags, &pattern, &mut report);
         let mut policy = rule.policy.as_ref().unwrap_or(policy).clone();
         policy.obey_client |= rule.obey_client;
         policy.shared_despite_cookies |= rule.shared_despite_cookies;
@@ -54,6 +54,25 @@ impl Route {
     /// Whether responses of this route can be in the cache.
     pub(super) fn is_cached(&self) -> bool {
         self.rule.lifetime != Lifetime::Bypass
+    }
+}
+
+/// The route of a request and what its path says of the parameters.
+#[derive(Debug)]
+pub(crate) struct Match<'r, 'p> {
+    pub(crate) route: &'r Arc<Route>,
+    pub(super) params: matchit::Params<'r, 'p>,
+}
+
+impl<'p> Match<'_, 'p> {
+    /// The percent-decoded value of a parameter.
+    pub(crate) fn param(&self, name: &str) -> Option<Cow<'p, [u8]>> {
+        self.params.get(name).map(decoded_path)
+    }
+
+    /// The tags of the rule with the parameters filled in.
+    pub(crate) fn tags(&self) -> Result<SmallVec<[String; 4]>, TagTooLong> {
+        self.route.tags.render(|name| self.param(name))
     }
 }
 
@@ -110,131 +129,12 @@ fn check_limits(rule: &Rule, report: &mut impl FnMut(String)) {
     }
 }
 
-fn compile_tags(
-    rule: &Rule,
-    pattern: &Pattern,
-    report: &mut impl FnMut(String),
-) -> Box<[Template]> {
-    if rule.tags.len() > MAX_TAGS {
-        report(format!(
-            "{} tags: at most {MAX_TAGS} are possible",
-            rule.tags.len()
-        ));
-        return Box::default();
-    }
-    let mut tags = Vec::with_capacity(rule.tags.len());
-    for text in &rule.tags {
-        let Some(tag) = Template::parse(text) else {
-            report(format!(
-                "tag {text:?}: write parameters as `{{id}}` and plain braces doubled"
-            ));
-            continue;
-        };
-        if text.is_empty() || text.len() > MAX_TAG_LEN {
-            report(format!("tag {text:?}: a tag has 1 to {MAX_TAG_LEN} bytes"));
-        }
-        for name in tag
-            .names()
-            .filter(|&name| pattern.names().all(|known| known != name))
-        {
-            let known: Vec<_> = pattern.names().collect();
-            report(if known.is_empty() {
-                format!("tag {text:?}: the pattern has no parameters, so no `{name}`")
-            } else {
-                format!(
-                    "tag {text:?}: no `{name}` in the pattern; it has {}",
-                    known.join(", ")
-                )
-            });
-        }
-        tags.push(tag);
-    }
-    tags.into()
-}
-
-/// Tags that one stored response may have.
-const MAX_TAGS: usize = 64;
-
-/// Bytes that one tag may have.
-const MAX_TAG_LEN: usize = 128;
-
-/// The route of a request and what its path says of the parameters.
-#[derive(Debug)]
-pub(crate) struct Match<'r, 'p> {
-    pub(crate) route: &'r Arc<Route>,
-    pub(super) params: matchit::Params<'r, 'p>,
-}
-
-impl<'p> Match<'_, 'p> {
-    /// The percent-decoded value of a parameter.
-    pub(crate) fn param(&self, name: &str) -> Option<Cow<'p, [u8]>> {
-        self.params.get(name).map(decoded_path)
-    }
-
-    /// The tags of the rule with the parameters filled in.
-    ///
-    /// Values that are not UTF-8 get replacement characters; such responses share a tag and are
-    /// invalidated together.
-    pub(crate) fn tags(&self) -> Result<SmallVec<[String; 4]>, TagTooLong> {
-        let rendered = |tag: &Template| {
-            let tag = tag.render(|text| text.as_bytes().into(), |name| self.param(name))?;
-            let tag = String::from_utf8_lossy(&tag).into_owned();
-            (tag.len() <= MAX_TAG_LEN).then_some(tag)
-        };
-        let tags = self.route.tags.iter();
-        tags.map(|tag| rendered(tag).ok_or(TagTooLong)).collect()
-    }
-}
-
-/// A parameter makes a tag longer than a tag can be.
-///
-/// The response is not stored: under a shortened tag it would escape its invalidation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TagTooLong;
-
 #[cfg(test)]
 mod tests {
     use super::{super::Rules, *};
 
     fn rule() -> Rule {
         Rule::ttl(Duration::from_secs(60))
-    }
-
-    fn tags(pattern: &str, rule: Rule, path: &str) -> Result<Vec<String>, TagTooLong> {
-        let rules = Rules::builder().route(pattern, rule).build().unwrap();
-        let tags = rules.find(path).unwrap().tags();
-        tags.map(SmallVec::into_vec)
-    }
-
-    #[test]
-    fn tags_are_rendered_with_decoded_parameters() {
-        let rule = rule()
-            .tag("products")
-            .tag("product:{id}")
-            .tag("{{{shop}:{id}");
-        let found = tags(
-            "/{shop}/products/{id}",
-            rule,
-            "/a%2Fb/products/%E4%BD%A0%ff",
-        );
-        let product = "product:\u{4f60}\u{fffd}";
-        assert_eq!(
-            found.unwrap(),
-            ["products", product, "{a/b:\u{4f60}\u{fffd}"]
-        );
-    }
-
-    #[test]
-    fn a_parameter_that_makes_a_tag_too_long_is_told() {
-        let found = |len: usize| {
-            tags(
-                "/{id}",
-                rule().tag("id:{id}"),
-                &format!("/{}", "a".repeat(len)),
-            )
-        };
-        assert!(found(125).is_ok());
-        assert_eq!(found(126), Err(TagTooLong));
     }
 
     #[test]
