@@ -390,8 +390,10 @@ mod tests {
     #[test]
     fn json_and_yaml_have_the_same_fields() {
         let json = r#"{
-            "route": [{"path": "/a", "ttl": "5m", "ignore_query": ["utm"], "client_untouched": true},
-                      {"path": "/b", "without_query": true}],
+            "route": [
+                {"path": "/a", "ttl": "5m", "ignore_query": ["utm"], "client_untouched": true},
+                {"path": "/b", "without_query": true}
+            ],
             "on_write": [{"path": "/c", "invalidates": ["/a"]}]
         }"#;
         let yaml = "\
@@ -479,7 +481,9 @@ on_write:
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in r#"(\[\[?(route|policy)\]\]?\n|path = '/'\n|ttl = '1s'\n|.){0,8}"#) {
+        fn any_text_is_read_or_refused(
+            text in r#"(\[\[?(route|policy)\]\]?\n|path = '/'\n|ttl = '1s'\n|.){0,8}"#
+        ) {
             let _ = (Rules::from_toml(&text), Rules::from_json(&text), Rules::from_yaml(&text));
         }
     }

@@ -108,10 +108,13 @@ impl fmt::Display for Flaw {
                 write!(f, "`{segment}` is no parameter: write `{{{star}{name}}}`")
             }
             Self::Braces => f.write_str(
-                "a parameter is a name in braces, `{id}` or `{*rest}`; `{{` and `}}` are plain braces",
+                "a parameter is a name in braces, `{id}` or `{*rest}`; a plain brace is doubled",
             ),
             Self::RepeatedName(name) => {
-                write!(f, "two parameters are named `{name}`: each needs a name of its own")
+                write!(
+                    f,
+                    "two parameters are named `{name}`: each needs a name of its own"
+                )
             }
         }
     }
