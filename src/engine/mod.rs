@@ -24,7 +24,7 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::exchange::{Arrived, Exchange, Forward, Step};
+pub(crate) use self::exchange::{Arrived, Exchange, Forward, Refreshing, Step};
 pub(crate) use self::fill::Recorder;
 pub(crate) use self::request::{Passage, Reception};
 pub(crate) use self::respond::Content;
@@ -33,9 +33,9 @@ use self::tasks::Tasks;
 use crate::clock::Clock;
 use crate::epoch::Scope;
 use crate::invalidation::{Invalidated, Journal};
-use crate::key::Namespace;
+use crate::key::{KeySpec, Namespace};
 use crate::metrics::{Metrics, Snapshot};
-use crate::rules::{Policy, Rules};
+use crate::rules::Rules;
 use crate::semantics::cache_status::CacheName;
 use crate::store::Store;
 
@@ -49,13 +49,14 @@ pub(crate) struct Engine {
     tasks: Tasks,
     /// The scope of the whole namespace, which every stamp holds.
     everything: Scope,
+    /// What enters the key of a request without a rule.
+    unruled_key: KeySpec,
 }
 
 /// What a cache can be told.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) rules: Rules,
-    pub(crate) policy: Policy,
     pub(crate) namespace: Namespace,
     pub(crate) clock: Clock,
     /// The longest body that is stored.
@@ -80,7 +81,6 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             rules: Rules::default(),
-            policy: Policy::guarded(),
             namespace: Namespace::default(),
             clock: Clock::system(),
             max_body: Self::MAX_BODY,
@@ -97,6 +97,7 @@ impl Engine {
         let journal = Journal::new(options.namespace.clone(), Arc::clone(&store));
         Self {
             metrics: Metrics::new(store.name(), options.rules.patterns()),
+            unruled_key: KeySpec::default(),
             everything: Scope::namespace(options.namespace.as_str()),
             journal: Arc::new(journal),
             tasks: Tasks::default(),

@@ -9,6 +9,7 @@ use http_body::Body;
 use super::decide::{self, Decision};
 use super::respond::{self, Content};
 use super::{Engine, Exchange, Write};
+use crate::extension::Told;
 use crate::key::{KeySpec, NoKey, PrimaryKey};
 use crate::reason::{Bypass, Miss};
 use crate::rules::{Lifetime, Match, Policy, Route};
@@ -141,7 +142,7 @@ impl Engine {
 
     /// Returns the policy of a route, or that of requests without a rule.
     pub(super) fn policy<'a>(&'a self, route: Option<&'a Route>) -> &'a Policy {
-        route.map_or(&self.options.policy, |route| &route.policy)
+        route.map_or(self.options.rules.policy(), |route| &route.policy)
     }
 }
 
@@ -257,7 +258,8 @@ impl From<NoKey> for Bypass {
 impl Passage {
     /// Signs the handler's response, and takes from it what was meant for the cache.
     pub(crate) fn finish<B>(&self, response: &mut Response<B>) {
-        respond::sign_forwarded(&self.engine, response, self.fwd, self.reason.as_str());
+        Told::take(response.extensions_mut());
+        self.engine.sign_passed(response.headers_mut(), self.fwd, self.reason.as_str());
     }
 }
 

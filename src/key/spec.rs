@@ -1,4 +1,5 @@
-use http::HeaderName;
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName};
 
 /// What of a request enters its key, beside method class, scheme and path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,6 +11,30 @@ pub(crate) struct KeySpec {
     pub(crate) any_host: bool,
     pub(crate) fields: Vec<HeaderName>,
     pub(crate) cookies: Vec<String>,
+}
+
+impl KeySpec {
+    /// Whether a request field enters the key.
+    pub(crate) fn covers_field(&self, name: &str) -> bool {
+        self.fields.iter().any(|field| field == name)
+    }
+
+    /// Whether every cookie of a request enters the key.
+    pub(crate) fn covers_cookies(&self, headers: &HeaderMap) -> bool {
+        self.covers_field(COOKIE.as_str())
+            || !self.cookies.is_empty() && cookie_names(headers).all(|name| {
+                self.cookies.iter().any(|covered| covered.as_bytes() == name)
+            })
+    }
+}
+
+fn cookie_names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b';'))
+        .map(|pair| pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii())
+        .filter(|name| !name.is_empty())
 }
 
 /// Which query parameters enter the key.

@@ -61,6 +61,7 @@ impl RulesBuilder {
     /// lifetimes and limits out of range, tags with unknown parameters, targets that no cached
     /// route has.
     pub fn build(self) -> Result<Rules, RulesError> {
+        let source = self.clone();
         let mut mistakes = self.mistakes;
         let targets = self.writes.iter().map(|(_, targets)| targets.len());
         let patterns = targets.fold(self.routes.len(), usize::saturating_add);
@@ -74,10 +75,11 @@ impl RulesBuilder {
         }
         let mut table = Table {
             policy: self.policy,
+            source,
             ..Table::default()
         };
-        for (text, rule) in self.routes {
-            add_route(&mut table, &text, rule, &mut mistakes);
+        for (index, (text, rule)) in self.routes.into_iter().enumerate() {
+            add_route(&mut table, index, &text, rule, &mut mistakes);
         }
         // After all routes, which the targets are looked up in.
         for (text, targets) in self.writes {
@@ -87,14 +89,20 @@ impl RulesBuilder {
     }
 }
 
-fn add_route(table: &mut Table, text: &str, rule: Rule, mistakes: &mut Mistakes) {
+fn add_route(
+    table: &mut Table,
+    index: usize,
+    text: &str,
+    rule: Rule,
+    mistakes: &mut Mistakes,
+) {
     let place = Place::Route(text);
     let pattern = match Pattern::parse(text) {
         Ok(pattern) => pattern,
         Err(flaw) => return mistakes.report(&place, flaw),
     };
     let shape = pattern.shape();
-    let route = Arc::new(Route::compile(pattern, rule, &table.policy, mistakes));
+    let route = Arc::new(Route::compile(index, pattern, rule, &table.policy, mistakes));
     if let Some(other) = table.shapes.get(&shape) {
         let other = other.pattern.text();
         mistakes.report(

@@ -15,6 +15,8 @@ use crate::key::decoded_path;
 /// A rule with its pattern, checked and ready for requests.
 #[derive(Debug)]
 pub(crate) struct Route {
+    /// Its place among the routes, as they were given.
+    pub(crate) index: usize,
     pub(crate) pattern: Pattern,
     pub(crate) rule: Rule,
     /// What the rule says beside the policy is already part of it.
@@ -29,6 +31,7 @@ impl Route {
     /// Reports what is wrong with `rule`, and returns a route all the same, so that the mistakes of
     /// other rules can be found too.
     pub(super) fn compile(
+        index: usize,
         pattern: Pattern,
         rule: Rule,
         policy: &Policy,
@@ -44,6 +47,7 @@ impl Route {
         policy.shared_despite_cookies |= rule.shared_despite_cookies;
         policy.trusted_proxy |= rule.trusted_proxy;
         Self {
+            index,
             pattern,
             rule,
             policy,

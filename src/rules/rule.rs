@@ -51,9 +51,10 @@ pub(crate) enum Lifetime {
 }
 
 /// What a response that is cached by the rule's ttl tells the client, if it says nothing itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum ClientCaching {
     /// `no-cache`, and an `ETag` to ask with.
+    #[default]
     Validate,
     MaxAge(Duration),
     Untouched,

@@ -43,6 +43,8 @@ pub struct Rules {
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
+    /// What the table was made of.
+    pub(super) source: RulesBuilder,
     pub(super) policy: Policy,
     pub(super) routes: matchit::Router<Arc<Route>>,
     /// The same routes by the shape of their patterns.
@@ -63,6 +65,19 @@ impl Rules {
     /// Returns a builder without routes and with the default policy.
     pub fn builder() -> RulesBuilder {
         RulesBuilder::default()
+    }
+
+    /// The same rules under another policy.
+    pub(crate) fn under(&self, policy: Policy) -> Self {
+        let source = self.table.source.clone();
+        source.policy(policy).build().expect("no mistake depends on the policy")
+    }
+
+    /// The patterns of all routes, in the order of their indexes.
+    pub(crate) fn patterns(&self) -> Vec<Arc<str>> {
+        let mut routes: Vec<_> = self.table.shapes.values().collect();
+        routes.sort_by_key(|route| route.index);
+        routes.into_iter().map(|route| Arc::clone(route.pattern.text())).collect()
     }
 
     /// The route of a raw path.
