@@ -47,6 +47,10 @@ fn satisfies(terms: &Terms, age: Duration, request: &RequestDirectives) -> bool 
 }
 
 /// Why a stale response may be served while the origin could be asked.
+///
+/// A stale window stated beside `s-maxage` is an extension that overrides the
+/// `proxy-revalidate` which that implies, never a stated one (RFC 9111
+/// §5.2.3).
 fn stale_allowance(terms: &Terms, age: Duration, request: &RequestDirectives) -> Option<Allowance> {
     // Who limits the age wants nothing stale, unless saying so.
     let unwelcome = request.max_age.is_some() && request.max_stale.is_none();
@@ -140,6 +144,9 @@ pub(crate) fn after_failure(
 }
 
 /// Why a response may be served though asking the origin has failed.
+///
+/// A `stale-if-error` that the response states is also the limit of leniency
+/// (RFC 5861 §4).
 fn failure_allowance(
     terms: &Terms,
     age: Duration,
@@ -150,6 +157,7 @@ fn failure_allowance(
     let (allowance, limit) = match failure {
         Failure::Unreachable => (Allowance::Unreachable, leniency.unreachable),
         Failure::Status(status) => match status.as_u16() {
+            // Not a lack of an answer, so only `stale-if-error` covers it.
             500 => (Allowance::Unavailable, Duration::ZERO),
             502..=504 => (Allowance::Unavailable, leniency.unavailable),
             _ => return None,
@@ -200,7 +208,7 @@ mod tests {
     #[test]
     fn stored_response_answers_by_its_age_and_both_sides_directives() {
         let table = [
-            // FR2, FR3
+            // FR2, FR3, CR2
             ("max-age=60", "", 59, FRESH),
             ("max-age=60", "", 60, STALE),
             ("max-age=0", "", 0, STALE),

@@ -151,7 +151,7 @@ mod tests {
 
     /// Judges a response to a request with these fields.
     fn judge(
-        method: Method,
+        method: &Method,
         request: &[Field],
         status: u16,
         response: &[Field],
@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn judge_naming_target(
-        method: Method,
+        method: &Method,
         request: &[Field],
         status: u16,
         response: &[Field],
@@ -169,7 +169,7 @@ mod tests {
         let request = headers(request);
         let headers = headers(response);
         Arrival {
-            method: &method,
+            method,
             authorized: request.contains_key("authorization"),
             request: &RequestDirectives::parse(&request),
             status: StatusCode::from_u16(status).unwrap(),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn judge_get(status: u16, response: &[Field]) -> Result<(), Refusal> {
-        judge(Method::GET, &[], status, response)
+        judge(&Method::GET, &[], status, response)
     }
 
     #[test]
@@ -275,7 +275,7 @@ mod tests {
         // AU1
         let judge = |value| {
             judge(
-                Method::GET,
+                &Method::GET,
                 &[CREDENTIALS],
                 200,
                 &[("cache-control", value)],
@@ -295,21 +295,26 @@ mod tests {
     #[test]
     fn request_no_store_forbids_storing() {
         // RQ3
-        let judged = judge(Method::GET, &[("cache-control", "no-store")], 200, &[FRESH]);
+        let judged = judge(
+            &Method::GET,
+            &[("cache-control", "no-store")],
+            200,
+            &[FRESH],
+        );
         assert_eq!(judged, Err(Refusal::RequestNoStore));
     }
 
     #[test]
     fn methods_decide_first() {
         for method in [Method::GET, Method::HEAD, Method::QUERY] {
-            assert_eq!(judge(method, &[], 200, &[FRESH]), Ok(()));
+            assert_eq!(judge(&method, &[], 200, &[FRESH]), Ok(()));
         }
         for method in [Method::PUT, Method::DELETE, Method::OPTIONS, Method::POST] {
-            assert_eq!(judge(method, &[], 200, &[FRESH]), Err(Refusal::Method));
+            assert_eq!(judge(&method, &[], 200, &[FRESH]), Err(Refusal::Method));
         }
         // ME1
         let post =
-            |status, response| judge_naming_target(Method::POST, &[], status, response, true);
+            |status, response| judge_naming_target(&Method::POST, &[], status, response, true);
         assert_eq!(post(201, &[FRESH]), Ok(()));
         assert_eq!(post(404, &[FRESH]), Err(Refusal::Method));
         assert_eq!(post(200, &[TAGGED]), Err(Refusal::Method));
