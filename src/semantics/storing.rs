@@ -36,17 +36,17 @@ impl Arrival<'_> {
     /// Returns the first condition that is not met.
     pub(crate) fn may_store(&self) -> Result<(), Refusal> {
         let directives = self.directives;
-        let understood = is_understood(self.status);
-        let overrides_no_store = directives.must_understand && understood;
+        let not_understood = directives.must_understand && !is_understood(self.status);
         let conditions = [
             (self.has_storable_method(), Refusal::Method),
             (is_storable(self.status), Refusal::Status),
             (!self.request.no_store, Refusal::RequestNoStore),
+            (!not_understood, Refusal::MustUnderstand),
+            // Understanding the status overrides it (RFC 9111 §5.2.2.3).
             (
-                !directives.must_understand || understood,
-                Refusal::MustUnderstand,
+                !directives.no_store || directives.must_understand,
+                Refusal::NoStore,
             ),
-            (!directives.no_store || overrides_no_store, Refusal::NoStore),
             (directives.private != Extent::Whole, Refusal::Private),
             (!self.authorized || self.is_shared(), Refusal::Authorization),
             (*self.vary != Vary::Any, Refusal::VaryAny),
@@ -238,6 +238,7 @@ mod tests {
     #[test]
     fn directives_forbid_storing() {
         let cc = |value| ("cache-control", value);
+        #[rustfmt::skip]
         let table: &[(u16, &[Field], _)] = &[
             // CR1
             (200, &[cc("max-age=60, No-Store")], Err(Refusal::NoStore)),
@@ -249,17 +250,9 @@ mod tests {
             (200, &[cc("max-age=60, no-cache")], Err(Refusal::Useless)),
             (200, &[cc("max-age=60, no-cache=\"a\"")], Ok(())),
             // ST3, ST4
-            (
-                599,
-                &[cc("max-age=60, must-understand")],
-                Err(Refusal::MustUnderstand),
-            ),
+            (599, &[cc("max-age=60, must-understand")], Err(Refusal::MustUnderstand)),
             (200, &[cc("max-age=60, must-understand, no-store")], Ok(())),
-            (
-                599,
-                &[cc("max-age=60, no-store, must-understand")],
-                Err(Refusal::MustUnderstand),
-            ),
+            (599, &[cc("max-age=60, no-store, must-understand")], Err(Refusal::MustUnderstand)),
             // VA6
             (200, &[FRESH, ("vary", "a, *")], Err(Refusal::VaryAny)),
             // HD3

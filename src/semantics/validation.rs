@@ -281,6 +281,7 @@ mod tests {
     fn conditions_are_added_to_the_clients_fields() {
         let none_match = |tags| ("if-none-match", tags);
         let since = |date| ("if-modified-since", date);
+        #[rustfmt::skip]
         let table: &[(&[Stored], &[Field], &[Field])] = &[
             (
                 &[],
@@ -290,11 +291,7 @@ mod tests {
             // CR4, RQ1, ET2
             (&[TAGGED], &[("x", "y")], &[none_match("\"a\""), ("x", "y")]),
             (&[(Some("W/\"a\""), None, 0)], &[], &[none_match("W/\"a\"")]),
-            (
-                &[(Some("\"a\""), Some(EARLIER), 0)],
-                &[],
-                &[none_match("\"a\""), since(EARLIER)],
-            ),
+            (&[(Some("\"a\""), Some(EARLIER), 0)], &[], &[none_match("\"a\""), since(EARLIER)]),
             // ET3
             (&[(Some("a b"), None, 0)], &[], &[none_match("a b")]),
             // LM2
@@ -312,34 +309,18 @@ mod tests {
             ),
             (&[DATED, DATED], &[since(LATER)], &[]),
             // the union
-            (
-                &[TAGGED],
-                &[none_match("\"b\"")],
-                &[none_match("\"a\", \"b\"")],
-            ),
+            (&[TAGGED], &[none_match("\"b\"")], &[none_match("\"a\", \"b\"")]),
             (
                 &[TAGGED],
                 &[none_match("\"b\""), none_match("\"c\"")],
                 &[none_match("\"a\", \"b\", \"c\"")],
             ),
-            (
-                &[TAGGED],
-                &[none_match("\"b\", W/\"a\"")],
-                &[none_match("\"b\", W/\"a\"")],
-            ),
+            (&[TAGGED], &[none_match("\"b\", W/\"a\"")], &[none_match("\"b\", W/\"a\"")]),
             (&[TAGGED], &[none_match("*")], &[none_match("\"a\"")]),
-            (
-                &[DATED],
-                &[none_match("\"b\"")],
-                &[none_match("\"b\""), since(EARLIER)],
-            ),
+            (&[DATED], &[none_match("\"b\"")], &[none_match("\"b\""), since(EARLIER)]),
             (&[DATED], &[none_match("*")], &[since(EARLIER)]),
             // ranges
-            (
-                &[TAGGED],
-                &[("range", "bytes=0-1"), ("if-range", "\"b\"")],
-                &[none_match("\"a\"")],
-            ),
+            (&[TAGGED], &[("range", "bytes=0-1"), ("if-range", "\"b\"")], &[none_match("\"a\"")]),
         ];
         for (stored, client, expected) in table {
             let mut request = headers(client);
@@ -354,52 +335,23 @@ mod tests {
         let weak = |at| (Some("W/\"a\""), None, at);
         let etag = |tag| ("etag", tag);
         let none_match = |tags| ("if-none-match", tags);
+        #[rustfmt::skip]
         let table: &[(&[Field], &[Stored], &[Field], _)] = &[
             // U34
             (&[etag("\"a\"")], &[TAGGED], &[], Nominee(0)),
             (&[etag("\"b\"")], &[TAGGED], &[], Unknown),
             (&[etag("\"a\"")], &[weak(0)], &[], Unknown),
-            (
-                &[etag("\"b\""), ("last-modified", EARLIER)],
-                &[DATED],
-                &[],
-                Unknown,
-            ),
+            (&[etag("\"b\""), ("last-modified", EARLIER)], &[DATED], &[], Unknown),
             // ET5
-            (
-                &[etag("\"b\"")],
-                &[TAGGED, (Some("\"b\""), None, 0)],
-                &[],
-                Nominee(1),
-            ),
-            (
-                &[etag("\"a\"")],
-                &[TAGGED, (Some("\"a\""), None, 1), weak(2)],
-                &[],
-                Nominee(1),
-            ),
-            (
-                &[etag("W/\"a\"")],
-                &[weak(1), TAGGED, weak(0)],
-                &[],
-                Nominee(0),
-            ),
+            (&[etag("\"b\"")], &[TAGGED, (Some("\"b\""), None, 0)], &[], Nominee(1)),
+            (&[etag("\"a\"")], &[TAGGED, (Some("\"a\""), None, 1), weak(2)], &[], Nominee(1)),
+            (&[etag("W/\"a\"")], &[weak(1), TAGGED, weak(0)], &[], Nominee(0)),
             // ET3
             (&[etag("a b")], &[(Some("a b"), None, 0)], &[], Nominee(0)),
             (&[etag("a b")], &[(Some("a  b"), None, 0)], &[], Unknown),
             // the client's own copy
-            (
-                &[etag("\"b\"")],
-                &[TAGGED],
-                &[none_match("\"c\", \"b\"")],
-                Client,
-            ),
-            (
-                &[etag("\"a\"")],
-                &[TAGGED],
-                &[none_match("\"a\"")],
-                Nominee(0),
-            ),
+            (&[etag("\"b\"")], &[TAGGED], &[none_match("\"c\", \"b\"")], Client),
+            (&[etag("\"a\"")], &[TAGGED], &[none_match("\"a\"")], Nominee(0)),
             // by date
             (&[("last-modified", EARLIER)], &[DATED], &[], Nominee(0)),
             (&[("last-modified", LATER)], &[DATED], &[], Unknown),
