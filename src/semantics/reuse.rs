@@ -47,6 +47,10 @@ fn satisfies(terms: &Terms, age: Duration, request: &RequestDirectives) -> bool 
 }
 
 /// Why a stale response may be served while the origin could be asked.
+///
+/// A stale window stated beside `s-maxage` is an extension that overrides the
+/// `proxy-revalidate` which that implies, never a stated one (RFC 9111
+/// §5.2.3).
 fn stale_allowance(terms: &Terms, age: Duration, request: &RequestDirectives) -> Option<Allowance> {
     // Who limits the age wants nothing stale, unless saying so.
     let unwelcome = request.max_age.is_some() && request.max_stale.is_none();
@@ -140,6 +144,9 @@ pub(crate) fn after_failure(
 }
 
 /// Why a response may be served though asking the origin has failed.
+///
+/// A `stale-if-error` that the response states is also the limit of leniency
+/// (RFC 5861 §4).
 fn failure_allowance(
     terms: &Terms,
     age: Duration,
@@ -150,6 +157,7 @@ fn failure_allowance(
     let (allowance, limit) = match failure {
         Failure::Unreachable => (Allowance::Unreachable, leniency.unreachable),
         Failure::Status(status) => match status.as_u16() {
+            // Not a lack of an answer, so only `stale-if-error` covers it.
             500 => (Allowance::Unavailable, Duration::ZERO),
             502..=504 => (Allowance::Unavailable, leniency.unavailable),
             _ => return None,
@@ -189,6 +197,10 @@ mod tests {
     const NO_CACHE: Reuse = Reuse::Validate(Miss::NoCache);
     const REQUEST: Reuse = Reuse::Validate(Miss::Request);
 
+    const IF_ERROR: AfterFailure = AfterFailure::ServeStale(Allowance::IfError);
+    const UNREACHABLE: AfterFailure = AfterFailure::ServeStale(Allowance::Unreachable);
+    const UNAVAILABLE: AfterFailure = AfterFailure::ServeStale(Allowance::Unavailable);
+
     fn stored(cache_control: &str) -> Terms {
         terms(200, &[("cache-control", cache_control)])
     }
@@ -199,8 +211,9 @@ mod tests {
 
     #[test]
     fn stored_response_answers_by_its_age_and_both_sides_directives() {
+        #[rustfmt::skip]
         let table = [
-            // FR2, FR3
+            // FR2, FR3, CR2
             ("max-age=60", "", 59, FRESH),
             ("max-age=60", "", 60, STALE),
             ("max-age=0", "", 0, STALE),
@@ -215,38 +228,13 @@ mod tests {
             // SV3, SV4
             ("max-age=60, stale-while-revalidate=10", "", 69, REFRESH),
             ("max-age=60, stale-while-revalidate=10", "", 70, STALE),
-            (
-                "max-age=60, stale-while-revalidate=10, no-cache",
-                "",
-                61,
-                NO_CACHE,
-            ),
-            (
-                "max-age=60, stale-while-revalidate=10, must-revalidate",
-                "",
-                61,
-                STALE,
-            ),
-            (
-                "max-age=60, stale-while-revalidate=10, proxy-revalidate",
-                "",
-                61,
-                STALE,
-            ),
+            ("max-age=60, stale-while-revalidate=10, no-cache", "", 61, NO_CACHE),
+            ("max-age=60, stale-while-revalidate=10, must-revalidate", "", 61, STALE),
+            ("max-age=60, stale-while-revalidate=10, proxy-revalidate", "", 61, STALE),
             ("max-age=60, stale-while-revalidate=x", "", 60, STALE),
             ("s-maxage=60, stale-while-revalidate=10", "", 69, REFRESH),
-            (
-                "max-age=60, stale-while-revalidate=10",
-                "max-stale",
-                69,
-                REFRESH,
-            ),
-            (
-                "max-age=60, stale-while-revalidate=10",
-                "max-age=90",
-                69,
-                STALE,
-            ),
+            ("max-age=60, stale-while-revalidate=10", "max-stale", 69, REFRESH),
+            ("max-age=60, stale-while-revalidate=10", "max-age=90", 69, STALE),
             // RQ1
             ("max-age=60", "no-cache", 0, REQUEST),
             ("max-age=60", "max-age=10", 9, FRESH),
@@ -293,184 +281,53 @@ mod tests {
 
     #[test]
     fn failure_to_ask_is_answered_as_the_directives_allow() {
-        use AfterFailure::{GatewayTimeout, PassOn, ServeStale};
-        let unreachable = Failure::Unreachable;
+        use AfterFailure::{GatewayTimeout, PassOn};
+        use Failure::Unreachable;
         let status = |status| Failure::Status(StatusCode::from_u16(status).unwrap());
+        #[rustfmt::skip]
         let table = [
             // SV1
-            (
-                "max-age=60",
-                "",
-                61,
-                unreachable,
-                ServeStale(Allowance::Unreachable),
-            ),
-            ("max-age=60", "", 160, unreachable, PassOn),
-            ("", "", 1, unreachable, ServeStale(Allowance::Unreachable)),
+            ("max-age=60", "", 61, Unreachable, UNREACHABLE),
+            ("max-age=60", "", 160, Unreachable, PassOn),
+            ("", "", 1, Unreachable, UNREACHABLE),
             // SV2
-            (
-                "max-age=60",
-                "",
-                61,
-                status(503),
-                ServeStale(Allowance::Unavailable),
-            ),
-            (
-                "max-age=60",
-                "",
-                61,
-                status(502),
-                ServeStale(Allowance::Unavailable),
-            ),
-            (
-                "max-age=60",
-                "",
-                61,
-                status(504),
-                ServeStale(Allowance::Unavailable),
-            ),
+            ("max-age=60", "", 61, status(503), UNAVAILABLE),
+            ("max-age=60", "", 61, status(502), UNAVAILABLE),
+            ("max-age=60", "", 61, status(504), UNAVAILABLE),
             ("max-age=60", "", 110, status(503), PassOn),
             ("max-age=60", "", 61, status(500), PassOn),
             ("max-age=60", "", 61, status(501), PassOn),
             ("max-age=60", "", 61, status(404), PassOn),
             // SV5
-            (
-                "max-age=60, stale-if-error=10",
-                "",
-                69,
-                unreachable,
-                ServeStale(Allowance::IfError),
-            ),
-            (
-                "max-age=60, stale-if-error=10",
-                "",
-                69,
-                status(500),
-                ServeStale(Allowance::IfError),
-            ),
-            (
-                "max-age=60, stale-if-error=10",
-                "",
-                69,
-                status(502),
-                ServeStale(Allowance::IfError),
-            ),
-            (
-                "max-age=60, stale-if-error=10",
-                "",
-                69,
-                status(503),
-                ServeStale(Allowance::IfError),
-            ),
-            (
-                "max-age=60, stale-if-error=10",
-                "",
-                69,
-                status(504),
-                ServeStale(Allowance::IfError),
-            ),
+            ("max-age=60, stale-if-error=10", "", 69, Unreachable, IF_ERROR),
+            ("max-age=60, stale-if-error=10", "", 69, status(500), IF_ERROR),
+            ("max-age=60, stale-if-error=10", "", 69, status(502), IF_ERROR),
+            ("max-age=60, stale-if-error=10", "", 69, status(503), IF_ERROR),
+            ("max-age=60, stale-if-error=10", "", 69, status(504), IF_ERROR),
             ("max-age=60, stale-if-error=10", "", 69, status(501), PassOn),
-            ("max-age=60, stale-if-error=10", "", 70, unreachable, PassOn),
-            (
-                "max-age=60, stale-if-error=900",
-                "",
-                800,
-                status(500),
-                ServeStale(Allowance::IfError),
-            ),
-            (
-                "max-age=60",
-                "stale-if-error=10",
-                69,
-                status(500),
-                ServeStale(Allowance::IfError),
-            ),
-            (
-                "max-age=60, stale-if-error=1",
-                "stale-if-error=10",
-                69,
-                status(500),
-                ServeStale(Allowance::IfError),
-            ),
+            ("max-age=60, stale-if-error=10", "", 70, Unreachable, PassOn),
+            ("max-age=60, stale-if-error=900", "", 800, status(500), IF_ERROR),
+            ("max-age=60", "stale-if-error=10", 69, status(500), IF_ERROR),
+            ("max-age=60, stale-if-error=1", "stale-if-error=10", 69, status(500), IF_ERROR),
             ("max-age=60", "stale-if-error=10", 70, status(500), PassOn),
-            (
-                "s-maxage=60, stale-if-error=10",
-                "",
-                69,
-                status(500),
-                ServeStale(Allowance::IfError),
-            ),
+            ("s-maxage=60, stale-if-error=10", "", 69, status(500), IF_ERROR),
             // SV6
-            (
-                "max-age=60, must-revalidate",
-                "",
-                61,
-                unreachable,
-                GatewayTimeout,
-            ),
-            (
-                "max-age=60, proxy-revalidate",
-                "",
-                61,
-                unreachable,
-                GatewayTimeout,
-            ),
-            ("max-age=60, no-cache", "", 0, unreachable, GatewayTimeout),
-            ("s-maxage=60", "", 61, unreachable, GatewayTimeout),
-            (
-                "s-maxage=60",
-                "stale-if-error=10",
-                61,
-                unreachable,
-                GatewayTimeout,
-            ),
-            (
-                "s-maxage=60, stale-if-error=10",
-                "",
-                70,
-                unreachable,
-                GatewayTimeout,
-            ),
-            (
-                "max-age=60, must-revalidate, stale-if-error=10",
-                "",
-                61,
-                unreachable,
-                GatewayTimeout,
-            ),
-            (
-                "max-age=60, no-cache, stale-if-error=10",
-                "",
-                61,
-                unreachable,
-                GatewayTimeout,
-            ),
+            ("max-age=60, must-revalidate", "", 61, Unreachable, GatewayTimeout),
+            ("max-age=60, proxy-revalidate", "", 61, Unreachable, GatewayTimeout),
+            ("max-age=60, no-cache", "", 0, Unreachable, GatewayTimeout),
+            ("s-maxage=60", "", 61, Unreachable, GatewayTimeout),
+            ("s-maxage=60", "stale-if-error=10", 61, Unreachable, GatewayTimeout),
+            ("s-maxage=60, stale-if-error=10", "", 70, Unreachable, GatewayTimeout),
+            ("max-age=60, must-revalidate, stale-if-error=10", "", 61, Unreachable, GatewayTimeout),
+            ("max-age=60, no-cache, stale-if-error=10", "", 61, Unreachable, GatewayTimeout),
             ("max-age=60, must-revalidate", "", 61, status(503), PassOn),
             ("s-maxage=60", "", 61, status(503), PassOn),
             ("max-age=60, no-cache", "", 61, status(503), PassOn),
             // what is fresh was asked about for the client's sake only
-            ("max-age=60", "no-cache", 0, unreachable, PassOn),
-            (
-                "max-age=60, must-revalidate",
-                "no-cache",
-                0,
-                unreachable,
-                PassOn,
-            ),
-            (
-                "max-age=60",
-                "no-cache, stale-if-error=10",
-                0,
-                unreachable,
-                ServeStale(Allowance::IfError),
-            ),
-            (
-                "max-age=60",
-                "max-age=0",
-                1,
-                unreachable,
-                ServeStale(Allowance::Unreachable),
-            ),
+            ("max-age=60", "no-cache", 0, Unreachable, PassOn),
+            ("max-age=60, must-revalidate", "no-cache", 0, Unreachable, PassOn),
+            ("max-age=60", "no-cache, stale-if-error=10", 0, Unreachable, IF_ERROR),
+            ("max-age=60", "max-age=0", 1, Unreachable, UNREACHABLE),
         ];
         let leniency = Leniency {
             unreachable: Duration::from_secs(100),
@@ -505,10 +362,7 @@ mod tests {
         let unavailable = Failure::Status(StatusCode::SERVICE_UNAVAILABLE);
         for failure in [Failure::Unreachable, unavailable] {
             assert_eq!(judge("max-age=60", failure), AfterFailure::PassOn);
-            assert_eq!(
-                judge("max-age=60, stale-if-error=10", failure),
-                AfterFailure::ServeStale(Allowance::IfError)
-            );
+            assert_eq!(judge("max-age=60, stale-if-error=10", failure), IF_ERROR);
         }
     }
 }

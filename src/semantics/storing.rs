@@ -36,17 +36,17 @@ impl Arrival<'_> {
     /// Returns the first condition that is not met.
     pub(crate) fn may_store(&self) -> Result<(), Refusal> {
         let directives = self.directives;
-        let understood = is_understood(self.status);
-        let overrides_no_store = directives.must_understand && understood;
+        let not_understood = directives.must_understand && !is_understood(self.status);
         let conditions = [
             (self.has_storable_method(), Refusal::Method),
             (is_storable(self.status), Refusal::Status),
             (!self.request.no_store, Refusal::RequestNoStore),
+            (!not_understood, Refusal::MustUnderstand),
+            // Understanding the status overrides it (RFC 9111 §5.2.2.3).
             (
-                !directives.must_understand || understood,
-                Refusal::MustUnderstand,
+                !directives.no_store || directives.must_understand,
+                Refusal::NoStore,
             ),
-            (!directives.no_store || overrides_no_store, Refusal::NoStore),
             (directives.private != Extent::Whole, Refusal::Private),
             (!self.authorized || self.is_shared(), Refusal::Authorization),
             (*self.vary != Vary::Any, Refusal::VaryAny),
@@ -151,7 +151,7 @@ mod tests {
 
     /// Judges a response to a request with these fields.
     fn judge(
-        method: Method,
+        method: &Method,
         request: &[Field],
         status: u16,
         response: &[Field],
@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn judge_naming_target(
-        method: Method,
+        method: &Method,
         request: &[Field],
         status: u16,
         response: &[Field],
@@ -169,7 +169,7 @@ mod tests {
         let request = headers(request);
         let headers = headers(response);
         Arrival {
-            method: &method,
+            method,
             authorized: request.contains_key("authorization"),
             request: &RequestDirectives::parse(&request),
             status: StatusCode::from_u16(status).unwrap(),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn judge_get(status: u16, response: &[Field]) -> Result<(), Refusal> {
-        judge(Method::GET, &[], status, response)
+        judge(&Method::GET, &[], status, response)
     }
 
     #[test]
@@ -238,6 +238,7 @@ mod tests {
     #[test]
     fn directives_forbid_storing() {
         let cc = |value| ("cache-control", value);
+        #[rustfmt::skip]
         let table: &[(u16, &[Field], _)] = &[
             // CR1
             (200, &[cc("max-age=60, No-Store")], Err(Refusal::NoStore)),
@@ -249,17 +250,9 @@ mod tests {
             (200, &[cc("max-age=60, no-cache")], Err(Refusal::Useless)),
             (200, &[cc("max-age=60, no-cache=\"a\"")], Ok(())),
             // ST3, ST4
-            (
-                599,
-                &[cc("max-age=60, must-understand")],
-                Err(Refusal::MustUnderstand),
-            ),
+            (599, &[cc("max-age=60, must-understand")], Err(Refusal::MustUnderstand)),
             (200, &[cc("max-age=60, must-understand, no-store")], Ok(())),
-            (
-                599,
-                &[cc("max-age=60, no-store, must-understand")],
-                Err(Refusal::MustUnderstand),
-            ),
+            (599, &[cc("max-age=60, no-store, must-understand")], Err(Refusal::MustUnderstand)),
             // VA6
             (200, &[FRESH, ("vary", "a, *")], Err(Refusal::VaryAny)),
             // HD3
@@ -275,7 +268,7 @@ mod tests {
         // AU1
         let judge = |value| {
             judge(
-                Method::GET,
+                &Method::GET,
                 &[CREDENTIALS],
                 200,
                 &[("cache-control", value)],
@@ -295,21 +288,26 @@ mod tests {
     #[test]
     fn request_no_store_forbids_storing() {
         // RQ3
-        let judged = judge(Method::GET, &[("cache-control", "no-store")], 200, &[FRESH]);
+        let judged = judge(
+            &Method::GET,
+            &[("cache-control", "no-store")],
+            200,
+            &[FRESH],
+        );
         assert_eq!(judged, Err(Refusal::RequestNoStore));
     }
 
     #[test]
     fn methods_decide_first() {
         for method in [Method::GET, Method::HEAD, Method::QUERY] {
-            assert_eq!(judge(method, &[], 200, &[FRESH]), Ok(()));
+            assert_eq!(judge(&method, &[], 200, &[FRESH]), Ok(()));
         }
         for method in [Method::PUT, Method::DELETE, Method::OPTIONS, Method::POST] {
-            assert_eq!(judge(method, &[], 200, &[FRESH]), Err(Refusal::Method));
+            assert_eq!(judge(&method, &[], 200, &[FRESH]), Err(Refusal::Method));
         }
         // ME1
         let post =
-            |status, response| judge_naming_target(Method::POST, &[], status, response, true);
+            |status, response| judge_naming_target(&Method::POST, &[], status, response, true);
         assert_eq!(post(201, &[FRESH]), Ok(()));
         assert_eq!(post(404, &[FRESH]), Err(Refusal::Method));
         assert_eq!(post(200, &[TAGGED]), Err(Refusal::Method));
