@@ -193,16 +193,17 @@ impl Exchange {
     /// Returns the scopes of the tags that the handler and, where the rule trusts them, the
     /// response's fields name.
     fn late_tags(&self, headers: &HeaderMap, told: &Told) -> Result<SmallVec<[Scope; 2]>, Refusal> {
-        let mut tags: SmallVec<[&[u8]; 4]> = told.tags.iter().map(String::as_bytes).collect();
         let groups;
+        let mut tags: SmallVec<[&[u8]; 4]> = told.tags.iter().map(String::as_bytes).collect();
         if self.route.as_ref().is_some_and(|route| route.rule.response_tags) {
             tags.extend(listed(headers, &CACHE_TAG, b','));
             tags.extend(listed(headers, &SURROGATE_KEY, b' '));
-            groups = groups::stored(headers);
+            groups = groups::of_response(headers);
             tags.extend(groups.iter().map(String::as_bytes));
         }
         let fits = |tag: &&[u8]| (1..=MAX_TAG_LENGTH).contains(&tag.len());
-        if tags.len() + self.tags > MAX_TAGS || !tags.iter().all(fits) {
+        let by_rule = self.tags.ok_or(Refusal::Tags)?;
+        if tags.len().saturating_add(by_rule) > MAX_TAGS || !tags.iter().all(fits) {
             return Err(Refusal::Tags);
         }
         let namespace = self.engine.options.namespace.as_str();

@@ -28,6 +28,12 @@ pub(super) enum Service {
     Stale(Allowance),
 }
 
+impl Service {
+    pub(super) fn is_stale(self) -> bool {
+        self != Self::Fresh
+    }
+}
+
 /// Decides by the law, after the policy has had its say about whose response it is.
 pub(super) fn on_stored(
     stored: &StoredResponse,

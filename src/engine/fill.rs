@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use http::header::ETAG;
+use http::response::Parts;
+use http::{HeaderMap, Response};
 use http_body::Frame;
 use smallvec::SmallVec;
 
 use super::admit::{Admission, announced_length};
-use super::{Engine, Exchange};
+use super::request::Facts;
+use super::respond::{self, Content};
+use super::{Engine, Exchange, forward};
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, Stamp};
-use crate::reason::Refusal;
+use crate::reason::{Miss, Refusal};
+use crate::semantics::cache_status::Handling;
 use crate::semantics::etag;
 use crate::semantics::freshness::Terms;
 use crate::store::{Fill, Kept};
@@ -39,6 +43,10 @@ struct Recording {
     route: Option<usize>,
     /// The response without its body.
     draft: StoredResponse,
+    /// What the client asked with, and why it was forwarded.
+    client: HeaderMap,
+    facts: Facts,
+    why: Miss,
     captured: Captured,
     late: SmallVec<[Scope; 2]>,
     tag: bool,
@@ -50,7 +58,13 @@ struct Recording {
 
 impl Recorder {
     /// Starts to record what was admitted.
-    pub(super) fn new(exchange: Exchange, admission: Admission, captured: Captured) -> Self {
+    pub(super) fn new(
+        exchange: Exchange,
+        admission: Admission,
+        captured: Captured,
+        client: HeaderMap,
+        why: Miss,
+    ) -> Self {
         let now = exchange.engine.options.clock.now();
         let draft = StoredResponse {
             key: exchange.key,
@@ -71,6 +85,9 @@ impl Recorder {
                 engine: exchange.engine,
                 announced: announced_length(&draft.fields),
                 draft,
+                client,
+                facts: exchange.facts,
+                why,
                 captured,
                 late: admission.late,
                 tag: admission.tag,
@@ -106,9 +123,34 @@ impl Recorder {
         }
     }
 
-    /// Stores the response and returns it; `None` if it is not as long as announced.
-    pub(super) fn finish_ahead(mut self) -> Option<StoredResponse> {
-        self.recording.take()?.complete()
+    /// Up to this length a body is worth reading ahead of its client.
+    pub(crate) fn hash_ahead(&self) -> u64 {
+        self.recording.as_ref().map_or(0, |recording| recording.engine.options.hash_ahead)
+    }
+
+    /// Stores the response, whose body was complete at hand, and answers with it.
+    pub(crate) fn finish_and_answer(mut self, mut head: Parts) -> Response<Content> {
+        let Some(recording) = self.recording.take() else {
+            return Response::from_parts(head, Content::default());
+        };
+        let (engine, why) = (Arc::clone(&recording.engine), recording.why);
+        let (facts, client) = (recording.facts.clone(), recording.client.clone());
+        let stored = recording.complete();
+        if respond::is_unmodified(&engine, &stored, &client, &facts) {
+            let handling = Handling::Forwarded {
+                why: forward::fwd(why),
+                status: Some(stored.status),
+                stored: true,
+                collapsed: None,
+            };
+            let mut response = respond::not_modified(&stored);
+            engine.sign(response.headers_mut(), handling, None, forward::detail(why));
+            return response;
+        }
+        if let (Tagged::ByCache, Some(etag)) = (stored.tagged, stored.etag()) {
+            head.headers.insert(ETAG, etag.clone());
+        }
+        Response::from_parts(head, respond::content(&stored))
     }
 
     fn refuse(&mut self, refusal: Refusal) {
@@ -125,11 +167,8 @@ impl Drop for Recorder {
 }
 
 impl Recording {
-    fn complete(mut self: Box<Self>) -> Option<StoredResponse> {
-        if self.announced.is_some_and(|announced| announced != self.length) {
-            self.engine.metrics.route(self.route).refused(Refusal::Incomplete);
-            return None;
-        }
+    /// Gives the whole response to the store, unless it is not as long as it announced.
+    fn complete(mut self: Box<Self>) -> StoredResponse {
         let mut response = self.draft;
         response.body = joined(&mut self.chunks);
         if self.tag {
@@ -137,8 +176,12 @@ impl Recording {
             response.fields.insert(ETAG, etag::strong_from_digest(digest.as_bytes()));
             response.tagged = Tagged::ByCache;
         }
-        self.engine.keep(self.route, response.clone(), self.captured, self.late);
-        Some(response)
+        if self.announced.is_none_or(|announced| announced == self.length) {
+            self.engine.keep(self.route, response.clone(), self.captured, self.late);
+        } else {
+            self.engine.metrics.route(self.route).refused(Refusal::Incomplete);
+        }
+        response
     }
 }
 

@@ -1,25 +1,29 @@
 //! A request that goes to the handler, and what to do with what comes back.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::header::{DATE, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use http::header::{
+    CACHE_CONTROL, DATE, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+};
 use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::respond::{self, Content};
-use super::{Exchange, Recorder};
+use super::{Engine, Exchange, Recorder, refresh};
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::Captured;
 use crate::extension::Told;
+use crate::key::KeySpec;
 use crate::reason::{Miss, Refusal};
 use crate::rules::Lifetime;
 use crate::semantics::age;
 use crate::semantics::cache_status::{Fwd, Handling};
 use crate::semantics::date::HttpDate;
+use crate::semantics::freshness::Basis;
 use crate::semantics::reuse::{self, AfterFailure, Failure, Leniency};
-use crate::semantics::validation::{self, Nominee, NotModified};
+use crate::semantics::validation::{self, AfterHead, Nominee, NotModified};
 
 /// Stored responses that the handler is asked about; usually none or one.
 pub(super) type Nominated = SmallVec<[Arc<StoredResponse>; 1]>;
@@ -81,6 +85,20 @@ impl Forward {
         self.sent = self.exchange.engine.options.clock.now();
     }
 
+    /// Takes out of the request what is its sender's alone, so that anybody may have the answer.
+    pub(crate) fn anonymise(&self, request: &mut HeaderMap) {
+        let route = self.exchange.route.as_ref();
+        match route {
+            Some(route) => refresh::anonymise(request, &route.rule.key),
+            None => refresh::anonymise(request, &KeySpec::default()),
+        }
+    }
+
+    /// Returns the cache that forwards.
+    pub(crate) fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.exchange.engine)
+    }
+
     /// Decides what becomes of the handler's response, and adds to its head what the cache says.
     pub(crate) fn arrived(mut self, head: &mut Parts) -> Arrived {
         let told = Told::take(&mut head.extensions);
@@ -97,7 +115,7 @@ impl Forward {
         if let Some(response) = self.excused(Failure::Status(head.status)) {
             return Arrived::Answer(response);
         }
-        self.update_by_head(head, &told, arrival);
+        self.judge_by_head(head);
         let admitted = self.exchange.admit(&self.client, head, &told, arrival);
         let refusal = match (admitted, self.captured.take()) {
             (Ok(admission), Some(captured)) => {
@@ -132,6 +150,19 @@ impl Forward {
         {
             request.remove(IF_NONE_MATCH);
             request.remove(IF_MODIFIED_SINCE);
+        }
+    }
+
+    /// Drops what an answer to HEAD shows to be of yesterday (RFC 9111 §4.3.5).
+    fn judge_by_head(&self, head: &Parts) {
+        let exchange = &self.exchange;
+        let Some(stored) = self.nominated.first().filter(|_| exchange.facts.head) else {
+            return;
+        };
+        let length = u64::try_from(stored.body.len()).unwrap_or(u64::MAX);
+        match validation::after_head(&stored.fields, length, head.status, &head.headers) {
+            AfterHead::Expire => exchange.engine.discard(stored),
+            AfterHead::Freshen | AfterHead::Keep => {}
         }
     }
 
@@ -270,8 +301,6 @@ impl Exchange {
         answer: &HeaderMap,
         fields: &mut HeaderMap,
     ) {
-        use crate::semantics::freshness::Basis;
-        use http::header::{CACHE_CONTROL, EXPIRES};
         if stored.terms.basis == Basis::Assigned
             && !answer.contains_key(CACHE_CONTROL)
             && !fields.contains_key(EXPIRES)
@@ -281,10 +310,10 @@ impl Exchange {
     }
 
     fn leniency(&self) -> Leniency {
-        const LONGEST: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+        const LONGEST: Duration = Duration::from_secs(24 * 3600);
         let limit = match self.policy().stale_on_disconnect {
             true => LONGEST,
-            false => std::time::Duration::ZERO,
+            false => Duration::ZERO,
         };
         Leniency {
             unreachable: limit,

@@ -14,23 +14,28 @@ mod admit;
 mod decide;
 mod exchange;
 mod fill;
+mod forward;
 mod lookup;
+mod refresh;
 mod request;
 mod respond;
-mod revalidate;
 mod tasks;
 mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use self::exchange::{Arrived, Exchange, Forward, Refreshing, Step};
+pub(crate) use self::exchange::{Exchange, Step};
+pub(crate) use self::forward::{Arrived, Forward};
+pub(crate) use self::refresh::Refreshing;
 pub(crate) use self::fill::Recorder;
 pub(crate) use self::request::{Passage, Reception};
 pub(crate) use self::respond::Content;
 pub(crate) use self::write::Write;
+use self::refresh::Refreshes;
 use self::tasks::Tasks;
 use crate::clock::Clock;
+use crate::entry::StoredResponse;
 use crate::epoch::Scope;
 use crate::invalidation::{Invalidated, Journal};
 use crate::key::{KeySpec, Namespace};
@@ -46,7 +51,8 @@ pub(crate) struct Engine {
     store: Arc<dyn Store>,
     journal: Arc<Journal>,
     metrics: Metrics,
-    tasks: Tasks,
+    pub(crate) tasks: Tasks,
+    refreshes: Arc<Refreshes>,
     /// The scope of the whole namespace, which every stamp holds.
     everything: Scope,
     /// What enters the key of a request without a rule.
@@ -101,6 +107,7 @@ impl Engine {
             everything: Scope::namespace(options.namespace.as_str()),
             journal: Arc::new(journal),
             tasks: Tasks::default(),
+            refreshes: Arc::default(),
             options,
             store,
         }
@@ -158,6 +165,16 @@ impl Engine {
         let finished = self.tasks.drain(limit).await;
         self.store.close().await;
         finished
+    }
+
+    /// Drops a stored response that has been shown to be of no more use.
+    fn discard(self: &Arc<Self>, stored: &Arc<StoredResponse>) {
+        let (engine, stored) = (Arc::clone(self), Arc::clone(stored));
+        self.tasks.finish(async move {
+            if engine.store.remove(&stored).await.is_err() {
+                engine.metrics.store_failed();
+            }
+        });
     }
 
     fn deliver(&self) {

@@ -1,7 +1,6 @@
 //! What the cache makes of a request before it waits for anything.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{HeaderMap, Method, Request, Response, Version};
 use http_body::Body;
@@ -11,7 +10,7 @@ use super::respond::{self, Content};
 use super::{Engine, Exchange, Write};
 use crate::extension::Told;
 use crate::key::{KeySpec, NoKey, PrimaryKey};
-use crate::reason::{Bypass, Miss};
+use crate::reason::Bypass;
 use crate::rules::{Lifetime, Match, Policy, Route};
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::cache_status::Fwd;
@@ -96,7 +95,7 @@ impl Engine {
         let facts = Facts::of(request, spec, policy);
         facts.refuse_tunnels(method)?;
         if !is_safe(method) {
-            return Ok(Reception::Write(Write::new(self, request, index(matched))));
+            return Ok(Reception::Write(Write::new(self, request)));
         }
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(Bypass::Method);
@@ -133,11 +132,13 @@ impl Engine {
             let decision = decide::on_stored(stored, stored.age(started), &facts, policy);
             if let Decision::Serve(service) = decision {
                 let response = respond::from_store(self, stored, request.headers(), &facts, service, started);
-                self.count_hit(index(matched), service, started, &response);
+                let route = self.metrics.route(index(matched));
+                route.hit(service.is_stale(), self.options.clock.now() - started);
+                self.metrics.body_served(response.body().len());
                 return Reception::Answer(response);
             }
         }
-        Reception::Exchange(Exchange::new(self, request.uri(), matched, facts, key, started, found))
+        Reception::Exchange(Exchange::new(self, request, matched, facts, key, started, found))
     }
 
     /// Returns the policy of a route, or that of requests without a rule.

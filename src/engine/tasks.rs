@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 /// The tasks that a cache has spawned.
 #[derive(Debug, Default)]
-pub(super) struct Tasks(TaskTracker);
+pub(crate) struct Tasks(TaskTracker);
 
 impl Tasks {
     /// Carries `future` on to its end: at once if it has nothing to wait for, else in a task.
@@ -23,6 +23,13 @@ impl Tasks {
         if polled == Poll::Pending
             && let Ok(runtime) = Handle::try_current()
         {
+            self.0.spawn_on(future, &runtime);
+        }
+    }
+
+    /// Runs `future` in a task that a shutdown waits for.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        if let Ok(runtime) = Handle::try_current() {
             self.0.spawn_on(future, &runtime);
         }
     }

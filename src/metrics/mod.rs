@@ -92,8 +92,8 @@ impl Metrics {
         add(&self.store.bytes_stored, bytes);
     }
 
-    pub(crate) fn body_served(&self, bytes: usize) {
-        add(&self.store.bytes_served, bytes);
+    pub(crate) fn body_served(&self, bytes: u64) {
+        self.store.bytes_served.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Reads all counters; each is read once, not all at the same moment.
