@@ -77,15 +77,10 @@ impl MemoryStore {
             return Outcome::Invalidated;
         }
         let candidates = current.iter().map(|response| &***response);
-        let selected = StoredResponse::select(candidates.clone(), wanted.fields);
+        let selected = StoredResponse::select(candidates, wanted.fields);
         match selected.and_then(|place| current.get(place)) {
             Some(response) => Outcome::Response(Arc::clone(response)),
-            None => Outcome::OtherVariants(
-                candidates
-                    .filter_map(StoredResponse::etag)
-                    .cloned()
-                    .collect(),
-            ),
+            None => Outcome::OtherVariants(current.into_iter().cloned().collect()),
         }
     }
 
