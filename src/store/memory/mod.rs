@@ -1,4 +1,8 @@
 //! The store within the process.
+//!
+//! The [`shelf`] holds what is stored, as [`group`]s of variants, within its bounds of bytes and
+//! time. The [`epochs`] know what has been invalidated. They meet in the standing of each stored
+//! response, which a hit asks and an invalidation ends; neither waits for the other.
 
 mod epochs;
 mod group;
