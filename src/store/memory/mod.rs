@@ -84,7 +84,7 @@ impl MemoryStore {
         let selected = StoredResponse::select(candidates, wanted.fields);
         match selected.and_then(|place| current.get(place)) {
             Some(response) => Outcome::Response(Arc::clone(response)),
-            None => Outcome::OtherVariants(current.into_iter().map(Arc::clone).collect()),
+            None => Outcome::OtherVariants(current.into_iter().cloned().collect()),
         }
     }
 
