@@ -2,6 +2,8 @@
 //! its reuse and the epochs it stands under.
 
 pub(crate) mod codec;
+#[cfg(any(test, feature = "test-util"))]
+mod sample;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -128,6 +130,12 @@ impl StoredResponse {
         self.terms.age(now.saturating_duration_since(self.received))
     }
 
+    /// Whether the handler can say that it still holds (RFC 9111 §4.3.1).
+    pub(crate) fn is_validatable(&self) -> bool {
+        self.terms.last_modified.is_some()
+            || self.tagged == Tagged::ByOrigin && self.fields.contains_key(ETAG)
+    }
+
     fn candidate(&self) -> vary::Candidate<'_> {
         vary::Candidate {
             vary: &self.variant.vary,
@@ -167,6 +175,7 @@ impl fmt::Debug for StoredResponse {
 /// Returns what the fields take, roughly: names, values and 64 bytes for each line.
 pub(crate) fn fields_size(fields: &HeaderMap) -> usize {
     const PER_LINE: usize = 64;
-    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + PER_LINE;
+    let size =
+        |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + PER_LINE;
     fields.iter().map(size).sum()
 }

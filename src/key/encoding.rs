@@ -122,8 +122,8 @@ mod tests {
                 encoder.put(Tag(*tag), field).unwrap();
             }
             let encoded = encoder.finish().unwrap();
-            let read: Vec<_> = fields(&encoded).map(|(tag, field)| (tag.0, field.to_vec())).collect();
-            prop_assert_eq!(read, written);
+            let read = fields(&encoded).map(|(tag, field)| (tag.0, field.to_vec()));
+            prop_assert_eq!(read.collect::<Vec<_>>(), written);
         }
 
         #[test]

@@ -5,13 +5,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri, header::COOKIE};
-use percent_encoding::percent_decode;
+use http::{HeaderMap, Method, Uri, };
 
 use super::{
     KeySpec, Namespace, authority,
     encoding::{Encoder, Tag, fields},
     query,
+    spec::{cookie_pairs, is_named},
 };
 
 /// The key under which the responses to a request are stored (RFC 9111 §4), before `Vary` chooses
@@ -188,20 +188,11 @@ fn put_fields(encoder: &mut Encoder, headers: &HeaderMap, spec: &KeySpec) -> Res
 }
 
 /// Every cookie pair of the chosen names, as received.
-///
-/// Names are compared percent-decoded, as cookie jars that encode their names read them.
 fn put_cookies(encoder: &mut Encoder, headers: &HeaderMap, spec: &KeySpec) -> Result<(), NoKey> {
     for name in &spec.cookies {
         encoder.put(Tag::COOKIE, name.as_bytes())?;
-        let pairs = headers
-            .get_all(COOKIE)
-            .iter()
-            .flat_map(|line| line.as_bytes().split(|&byte| byte == b';'));
-        for pair in pairs.map(<[u8]>::trim_ascii) {
-            let pair_name = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
-            if percent_decode(pair_name.trim_ascii()).eq(name.bytes()) {
-                encoder.put(Tag::COOKIE_PAIR, pair)?;
-            }
+        for (_, pair) in cookie_pairs(headers).filter(|(cookie, _)| is_named(cookie, name)) {
+            encoder.put(Tag::COOKIE_PAIR, pair)?;
         }
     }
     Ok(())

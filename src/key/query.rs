@@ -32,7 +32,7 @@ fn put_params(encoder: &mut Encoder, query: &[u8], spec: &KeySpec) -> Result<(),
     if query.contains(&b';') || !has_valid_escapes(query) {
         return encoder.put(Tag::UNFILTERED_QUERY, query);
     }
-    let mut params: SmallVec<[(Cow<'_, [u8]>, &[u8]); 16]> = query
+    let mut params: SmallVec<[NamedParam<'_>; 16]> = query
         .split(|&byte| byte == b'&')
         .map(|param| (decoded_name(param), param))
         .filter(|(name, _)| match &spec.query {
@@ -54,6 +54,9 @@ fn put_params(encoder: &mut Encoder, query: &[u8], spec: &KeySpec) -> Result<(),
         .iter()
         .try_for_each(|(_, param)| encoder.put(tag, param))
 }
+
+/// A raw parameter after its decoded name.
+type NamedParam<'q> = (Cow<'q, [u8]>, &'q [u8]);
 
 /// The name of a parameter as a form decoder reads it: `%70age` is `page` to the handler.
 fn decoded_name(param: &[u8]) -> Cow<'_, [u8]> {

@@ -1,4 +1,6 @@
-use http::HeaderName;
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName};
+use percent_encoding::percent_decode;
 
 /// What of a request enters its key, beside method class, scheme and path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -10,6 +12,39 @@ pub(crate) struct KeySpec {
     pub(crate) any_host: bool,
     pub(crate) fields: Vec<HeaderName>,
     pub(crate) cookies: Vec<String>,
+}
+
+impl KeySpec {
+    /// Whether a request field enters the key.
+    pub(crate) fn covers_field(&self, name: &str) -> bool {
+        self.fields.iter().any(|field| field == name)
+    }
+
+    /// Whether every cookie of a request enters the key.
+    pub(crate) fn covers_cookies(&self, headers: &HeaderMap) -> bool {
+        let covered = |(name, _): (&[u8], _)| self.cookies.iter().any(|known| is_named(name, known));
+        self.covers_field(COOKIE.as_str())
+            || !self.cookies.is_empty() && cookie_pairs(headers).all(covered)
+    }
+}
+
+/// The cookies of a request: each name, and the pair that it stands in, as received.
+pub(super) fn cookie_pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b';'))
+        .map(<[u8]>::trim_ascii)
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let name = pair.split(|&byte| byte == b'=').next().unwrap_or_default();
+            (name.trim_ascii(), pair)
+        })
+}
+
+/// Compares a cookie's name percent-decoded, as cookie jars that encode their names read it.
+pub(super) fn is_named(cookie: &[u8], name: &str) -> bool {
+    percent_decode(cookie).eq(name.bytes())
 }
 
 /// Which query parameters enter the key.
@@ -63,6 +98,21 @@ impl ParamNames {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cookies_are_covered_only_if_each_of_them_is() {
+        let mut headers = HeaderMap::new();
+        headers.append(COOKIE, "lang=de; s%69d=1".parse().unwrap());
+        let spec = |cookies: &[&str]| KeySpec {
+            cookies: cookies.iter().map(|name| (*name).to_owned()).collect(),
+            ..KeySpec::default()
+        };
+        assert!(spec(&["lang", "sid"]).covers_cookies(&headers));
+        assert!(!spec(&["lang"]).covers_cookies(&headers));
+        assert!(!spec(&[]).covers_cookies(&headers));
+        let whole = KeySpec { fields: vec![COOKIE], ..KeySpec::default() };
+        assert!(whole.covers_cookies(&headers));
+    }
 
     #[test]
     fn names_are_a_set() {

@@ -54,16 +54,9 @@ struct Reasons(Box<[(&'static str, AtomicU64)]>);
 
 impl Metrics {
     /// Makes counters for these patterns and for requests without a rule.
-    pub(crate) fn new<'a>(
-        tier: &'static str,
-        patterns: impl Iterator<Item = &'a Arc<str>>,
-    ) -> Self {
+    pub(crate) fn new(tier: &'static str, patterns: Vec<Arc<str>>) -> Self {
         let unruled: Arc<str> = Arc::from("(no rule)");
-        let routes = patterns
-            .map(Arc::clone)
-            .chain([unruled])
-            .map(Route::new)
-            .collect();
+        let routes = patterns.into_iter().chain([unruled]).map(Route::new).collect();
         Self {
             tier,
             routes,
@@ -99,8 +92,8 @@ impl Metrics {
         add(&self.store.bytes_stored, bytes);
     }
 
-    pub(crate) fn body_served(&self, bytes: usize) {
-        add(&self.store.bytes_served, bytes);
+    pub(crate) fn body_served(&self, bytes: u64) {
+        self.store.bytes_served.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Reads all counters; each is read once, not all at the same moment.
@@ -222,8 +215,7 @@ mod tests {
 
     #[test]
     fn every_event_is_counted_under_its_route_and_reason() {
-        let patterns: [Arc<str>; 2] = ["/a".into(), "/b/{id}".into()];
-        let metrics = Metrics::new("memory", patterns.iter());
+        let metrics = Metrics::new("memory", vec!["/a".into(), "/b/{id}".into()]);
         metrics.route(Some(1)).hit(false, Duration::from_micros(3));
         metrics.route(Some(1)).hit(true, Duration::from_micros(5));
         metrics.route(Some(0)).missed(Miss::Stale);

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -34,7 +34,7 @@ pin_project! {
     {
         Passing { #[pin] body: B },
         Recording { tee: Tee<B> },
-        Made { chunks: VecDeque<Bytes>, trailers: Option<HeaderMap> },
+        Made { content: Content },
     }
 }
 
@@ -58,10 +58,7 @@ impl<B: Body> ResponseBody<B> {
     /// A body out of the store, or one that the cache made.
     pub(crate) fn made(content: Content) -> Self {
         Self {
-            kind: Kind::Made {
-                chunks: content.chunks,
-                trailers: content.trailers,
-            },
+            kind: Kind::Made { content },
         }
     }
 }
@@ -76,13 +73,7 @@ impl<B: Body> Body for ResponseBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
             KindProj::Passing { body } => body.poll_frame(cx).map_ok(into_bytes),
-            KindProj::Made { chunks, trailers } => Poll::Ready(
-                chunks
-                    .pop_front()
-                    .map(Frame::data)
-                    .or_else(|| trailers.take().map(Frame::trailers))
-                    .map(Ok),
-            ),
+            KindProj::Made { content } => Poll::Ready(content.next_frame().map(Ok)),
             KindProj::Recording { tee } => tee.poll_frame(cx),
         }
     }
@@ -91,7 +82,7 @@ impl<B: Body> Body for ResponseBody<B> {
         match &self.kind {
             Kind::Passing { body } => body.is_end_stream(),
             Kind::Recording { tee } => tee.read.is_empty() && tee.body.is_end_stream(),
-            Kind::Made { chunks, trailers } => chunks.is_empty() && trailers.is_none(),
+            Kind::Made { content } => content.is_empty(),
         }
     }
 
@@ -99,7 +90,7 @@ impl<B: Body> Body for ResponseBody<B> {
         match &self.kind {
             Kind::Passing { body } => body.size_hint(),
             Kind::Recording { tee } => tee.size_hint(),
-            Kind::Made { chunks, .. } => SizeHint::with_exact(length(chunks.iter())),
+            Kind::Made { content } => SizeHint::with_exact(content.len()),
         }
     }
 }
@@ -126,46 +117,40 @@ pub(super) enum Ahead<B: Body> {
 ///
 /// A body made of bytes in memory ends here, so that its answer can leave with the entity-tag that
 /// its hits will have.
-pub(super) fn read_ahead<B: Body>(body: B, recorder: Recorder, cx: &mut Context<'_>) -> Ahead<B> {
-    /// A body may yield empty frames for ever.
-    const MAX_FRAMES: usize = 64;
-
-    let mut tee = Tee::new(body, recorder);
-    while tee.read.len() < MAX_FRAMES {
-        if tee.body.is_end_stream() {
-            return tee.ended();
-        }
-        match tee.body.as_mut().poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                let frame = into_bytes(frame);
-                tee.record(&frame);
-                tee.read.push_back(Ok(frame));
-            }
-            Poll::Ready(Some(Err(error))) => {
-                tee.recorder = None;
-                tee.read.push_back(Err(error));
-                break;
-            }
-            Poll::Ready(None) => return tee.ended(),
-            Poll::Pending => break,
+pub(super) async fn read_ahead<B: Body>(body: B, recorder: Recorder) -> Ahead<B> {
+    let mut tee = Tee::new(body, Some(recorder));
+    let ended = poll_fn(|cx| Poll::Ready(tee.read_ahead(cx))).await;
+    match tee.recorder.take() {
+        Some(recorder) if ended => Ahead::Whole(recorder),
+        recorder => {
+            tee.recorder = recorder;
+            Ahead::Partly(tee.into_body())
         }
     }
-    Ahead::Partly(tee.into_body())
 }
 
-/// Starts to copy `body` into `recorder` as the client reads it.
-pub(super) fn record<B: Body>(body: B, recorder: Recorder) -> ResponseBody<B> {
+/// Starts to copy `body`, behind a prefix of it, into `recorder` as the client reads it.
+pub(super) fn record<B: Body>(
+    prefix: Option<Bytes>,
+    body: B,
+    recorder: Option<Recorder>,
+) -> ResponseBody<B> {
     let mut tee = Tee::new(body, recorder);
+    if let Some(prefix) = prefix {
+        let frame = Frame::data(prefix);
+        tee.record(&frame);
+        tee.read.push_back(Ok(frame));
+    }
     tee.finish_if_ended();
     tee.into_body()
 }
 
 impl<B: Body> Tee<B> {
-    fn new(body: B, recorder: Recorder) -> Self {
+    fn new(body: B, recorder: Option<Recorder>) -> Self {
         Self {
             body: Box::pin(body),
             read: VecDeque::new(),
-            recorder: Some(recorder),
+            recorder,
         }
     }
 
@@ -207,11 +192,28 @@ impl<B: Body> Tee<B> {
         }
     }
 
-    fn ended(mut self) -> Ahead<B> {
-        match self.recorder.take() {
-            Some(recorder) => Ahead::Whole(recorder),
-            None => Ahead::Partly(self.into_body()),
+    /// Reads until there is nothing at hand; returns whether that was the end of the body.
+    fn read_ahead(&mut self, cx: &mut Context<'_>) -> bool {
+        /// A body may yield empty frames for ever.
+        const MAX_FRAMES: usize = 64;
+
+        while self.read.len() < MAX_FRAMES && !self.body.is_end_stream() {
+            match self.body.as_mut().poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let frame = into_bytes(frame);
+                    self.record(&frame);
+                    self.read.push_back(Ok(frame));
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.recorder = None;
+                    self.read.push_back(Err(error));
+                    return false;
+                }
+                Poll::Ready(None) => return true,
+                Poll::Pending => return false,
+            }
         }
+        self.body.is_end_stream()
     }
 
     fn into_body(self) -> ResponseBody<B> {

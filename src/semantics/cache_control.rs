@@ -99,7 +99,7 @@ impl RequestDirectives {
             b"no-cache" => self.no_cache = true,
             b"only-if-cached" => self.only_if_cached = true,
             b"max-age" => lower(&mut self.max_age, argument.seconds()),
-            b"min-fresh" => raise(&mut self.min_fresh, argument.seconds()),
+            b"min-fresh" => self.min_fresh = self.min_fresh.max(Some(argument.seconds())),
             b"max-stale" => lower(&mut self.max_stale, argument.limit()),
             b"stale-if-error" => lower(&mut self.stale_if_error, argument.seconds()),
             _ => {}
@@ -269,11 +269,6 @@ fn is_tchar(byte: &u8) -> bool {
 /// Of several values the smallest counts (RFC 9111 §4.2.1).
 fn lower(value: &mut Option<Duration>, other: Duration) {
     *value = Some(value.map_or(other, |value| value.min(other)));
-}
-
-/// Of several demands the strictest counts.
-fn raise(value: &mut Option<Duration>, other: Duration) {
-    *value = (*value).max(Some(other));
 }
 
 #[cfg(test)]

@@ -228,6 +228,7 @@ impl Cursor<'_> {
 /// Returns the latest year that ends in `digits` and is not over 50 years
 /// after `now` (RFC 9110 §5.6.7).
 fn widen_year(digits: u16, now: HttpDate) -> Option<u16> {
+    // In seconds; off by a day at most, and the quotient is far from overflow.
     const MEAN_YEAR: i64 = 31_556_952;
     let this_year = now.0.div_euclid(MEAN_YEAR) + 1970;
     let last = this_year + 50;

@@ -234,6 +234,7 @@ pub(crate) mod tests {
         use Basis::{Explicit, None};
         let cc = |value| ("cache-control", value);
         let cdn = |value| ("cdn-cache-control", value);
+        #[rustfmt::skip]
         let table: &[(&[_], _)] = &[
             // FR1
             (&[], (0, None)),
@@ -265,14 +266,8 @@ pub(crate) mod tests {
             (&[HOUR_LATER, HOUR_BEFORE, DATE_THEN], (0, Explicit)),
             (&[HOUR_LATER, HOUR_LATER, DATE_THEN], (3600, Explicit)),
             // CD1, CD2
-            (
-                &[cdn("max-age=60"), cc("max-age=1"), HOUR_BEFORE],
-                (60, Explicit),
-            ),
-            (
-                &[cdn("max-age=0"), cc("max-age=60"), HOUR_LATER],
-                (0, Explicit),
-            ),
+            (&[cdn("max-age=60"), cc("max-age=1"), HOUR_BEFORE], (60, Explicit)),
+            (&[cdn("max-age=0"), cc("max-age=60"), HOUR_LATER], (0, Explicit)),
             (&[cdn("public"), cc("max-age=60"), HOUR_LATER], (0, None)),
         ];
         for (lines, expected) in table {

@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn valid_targeted_field_binds_alone() {
         let table = [
-            // CD1
+            // CD1, CD4
             ("max-age=60", max_age(60)),
             ("max-age=2147483648", max_age(1 << 31)),
             ("max-age=99999999999", max_age(1 << 31)),

@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use smallvec::SmallVec;
 
 #[cfg(feature = "memory")]
@@ -177,8 +177,8 @@ pub enum Outcome {
     /// A stored response whose epochs are all current; it need not be fresh.
     Response(Arc<StoredResponse>),
     /// Responses are stored under this key, but none for these nominated fields;
-    /// their entity-tags, for validation (RFC 9111 §4.1).
-    OtherVariants(Vec<HeaderValue>),
+    /// those that are at hand, to be offered to the origin (RFC 9111 §4.1).
+    OtherVariants(Vec<Arc<StoredResponse>>),
     /// There was a response, and it has been invalidated.
     Invalidated,
     /// There was something that is not a whole response of this key; it has been dropped.

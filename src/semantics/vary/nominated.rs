@@ -118,7 +118,7 @@ pub(super) fn split_outside_quotes(value: &[u8], separator: u8) -> impl Iterator
 
 fn push_prefixed(bytes: &[u8], out: &mut Encoding) {
     let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    out.extend(length.to_be_bytes());
+    out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(bytes);
 }
 

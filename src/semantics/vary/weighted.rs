@@ -3,7 +3,7 @@
 use http::header::{ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, HeaderName};
 use smallvec::SmallVec;
 
-use super::nominated::split_outside_quotes;
+use super::nominated::{Encoding, split_outside_quotes};
 use crate::semantics::fields::trim;
 
 /// The weight of a member that states none, in thousandths.
@@ -16,13 +16,13 @@ pub(super) fn is_weighted(name: &HeaderName) -> bool {
 
 /// Appends `list` as the set it stands for: its members in normal form, each
 /// once, sorted.
-pub(super) fn write_set(list: &[u8], out: &mut impl Extend<u8>) {
+pub(super) fn write_set(list: &[u8], out: &mut Encoding) {
     let mut set: SmallVec<[Member; 16]> = members(list).map(normal_form).collect();
     set.sort_unstable();
     set.dedup();
     for member in set {
-        out.extend(member);
-        out.extend([b',']);
+        out.extend_from_slice(&member);
+        out.push(b',');
     }
 }
 
@@ -99,7 +99,7 @@ fn normal_form(member: &[u8]) -> Member {
     }
     // No field value holds this byte: the weight cannot pass for anything else.
     out.push(b'\n');
-    out.extend(stated.unwrap_or(FULL_WEIGHT).to_be_bytes());
+    out.extend_from_slice(&stated.unwrap_or(FULL_WEIGHT).to_be_bytes());
     out
 }
 
@@ -134,8 +134,8 @@ mod tests {
 
     use super::*;
 
-    fn set(list: &str) -> Vec<u8> {
-        let mut out = Vec::new();
+    fn set(list: &str) -> Encoding {
+        let mut out = Encoding::new();
         write_set(list.as_bytes(), &mut out);
         out
     }
@@ -217,7 +217,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_list_is_read(list: Vec<u8>, language: Vec<u8>) {
-            write_set(&list, &mut Vec::new());
+            write_set(&list, &mut Encoding::new());
             prop_assert!(favourite(&list).is_none() || favourite(&list) == leading(&list));
             weight_of_language(&list, &language);
         }

@@ -1,0 +1,279 @@
+//! Whether a response may be stored, and as what.
+
+use std::time::Duration;
+
+use http::header::{
+    AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, ETAG, EXPIRES, SET_COOKIE,
+};
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use smallvec::SmallVec;
+
+use super::Exchange;
+use crate::entry::{Variant, fields_size};
+use crate::epoch::Scope;
+use crate::extension::Told;
+use crate::reason::Refusal;
+use crate::rules::{ClientCaching, Lifetime, Policy};
+use crate::semantics::age;
+use crate::semantics::freshness::{Basis, Reading, Terms};
+use crate::semantics::groups;
+use crate::semantics::range::ContentRange;
+use crate::semantics::storing::{Arrival, stored_fields};
+use crate::semantics::targeted::Binding;
+use crate::semantics::vary::Vary;
+
+/// Tags that one response may carry, and the bytes of each (threats R9).
+const MAX_TAGS: usize = 64;
+const MAX_TAG_LENGTH: usize = 128;
+
+/// A response that may be stored.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) status: StatusCode,
+    pub(super) fields: HeaderMap,
+    pub(super) variant: Variant,
+    pub(super) terms: Terms,
+    /// Tags that only the response names.
+    pub(super) late: SmallVec<[Scope; 2]>,
+    pub(super) max_body: u64,
+    /// Whether the cache gives it an entity-tag.
+    pub(super) tag: bool,
+}
+
+impl Exchange {
+    /// Decides whether a response with this head may be stored. If so, adds to the head what the
+    /// cache tells clients.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first reason against it.
+    pub(super) fn admit(
+        &self,
+        request: &HeaderMap,
+        head: &mut Parts,
+        told: &Told,
+        arrival: age::Exchange,
+    ) -> Result<Admission, Refusal> {
+        let policy = self.policy();
+        if told.no_store {
+            return Err(Refusal::Handler);
+        }
+        let binding = Binding::of(&head.headers, &policy.targeted_fields);
+        let terms = self.terms(head, &binding, told, arrival);
+        let vary = Vary::parse(&head.headers);
+        Arrival {
+            method: &self.method,
+            authorized: self.facts.authorization,
+            request: &self.facts.directives,
+            status: head.status,
+            headers: &head.headers,
+            directives: &binding.directives,
+            vary: &vary,
+            terms: &terms,
+            names_target: false,
+        }
+        .may_store()?;
+        self.guard(head, &binding, &terms, &vary)?;
+        let max_body = self.refuse_large(head)?;
+        let late = self.late_tags(&head.headers, told)?;
+
+        let tag = self.address_clients(head, &terms);
+        let mut fields = stored_fields(&head.headers, &binding.directives, arrival.response_time);
+        // Every answer states its age; a place for it spares the hit a larger table.
+        fields.insert(AGE, HeaderValue::from_static("0"));
+        let variant = Variant::of(&head.headers, request, policy.normalise_vary);
+        Ok(Admission {
+            status: head.status,
+            fields,
+            variant,
+            terms,
+            late,
+            max_body,
+            tag,
+        })
+    }
+
+    /// Reads the terms of reuse, with the lifetime that handler or rule assign where the response
+    /// states none.
+    fn terms(&self, head: &Parts, binding: &Binding, told: &Told, arrival: age::Exchange) -> Terms {
+        let policy = self.policy();
+        let reading = Reading {
+            apparent_age: policy.apparent_age,
+            ..Reading::default()
+        };
+        let mut terms = Terms::of(head.status, &head.headers, binding, arrival, reading);
+        if terms.basis == Basis::Heuristic && !policy.heuristics {
+            terms.basis = Basis::None;
+            terms.lifetime = Duration::ZERO;
+        }
+        let rule = self.route.as_ref().map(|route| &route.rule);
+        let overrides = told.cache_for.is_some() || rule.is_some_and(|rule| rule.override_origin);
+        let assigned = told.cache_for.or_else(|| self.lifetime_by_rule(head.status));
+        if let Some(lifetime) = assigned
+            && (overrides || terms.basis != Basis::Explicit)
+        {
+            terms.lifetime = lifetime;
+            terms.basis = Basis::Assigned;
+        }
+        if let Some(rule) = rule {
+            terms.stale_while_revalidate = terms.stale_while_revalidate.or(rule.stale_while_revalidate);
+            terms.stale_if_error = terms.stale_if_error.or(rule.stale_if_error);
+        }
+        terms
+    }
+
+    fn lifetime_by_rule(&self, status: StatusCode) -> Option<Duration> {
+        let lifetime = match self.route.as_ref().map(|route| route.rule.lifetime) {
+            Some(Lifetime::Ttl(lifetime)) => Some(lifetime),
+            Some(_) => None,
+            None => self.engine.options.default_ttl,
+        };
+        lifetime.filter(|_| self.stores_status(status))
+    }
+
+    /// Refuses what the law allows and applications regret (design.md part 2).
+    fn guard(
+        &self,
+        head: &Parts,
+        binding: &Binding,
+        terms: &Terms,
+        vary: &Vary,
+    ) -> Result<(), Refusal> {
+        let policy = self.policy();
+        let headers = &head.headers;
+        let status_fits = head.status == StatusCode::PARTIAL_CONTENT
+            || policy.store_any_status && terms.basis != Basis::Assigned
+            || self.stores_status(head.status);
+        let declared_shared = binding.directives.public
+            || binding.directives.s_maxage.is_some()
+            || binding.targeted;
+        let refusals = [
+            (!self.keeps_part(head), Refusal::Partial),
+            (!status_fits, Refusal::Status),
+            (is_event_stream(headers), Refusal::EventStream),
+            (!policy.store_set_cookie && headers.contains_key(SET_COOKIE), Refusal::SetCookie),
+            (
+                self.facts.cookie && !policy.shared_despite_cookies && !declared_shared,
+                Refusal::Cookie,
+            ),
+            (
+                self.facts.cookie && !policy.shared_despite_cookies && names(vary, &COOKIE),
+                Refusal::VaryCookie,
+            ),
+            (self.facts.head, Refusal::Method),
+        ];
+        match refusals.iter().find(|(applies, _)| *applies) {
+            Some((_, refusal)) => Err(*refusal),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a response is no part of one, or a part that can be kept.
+    fn keeps_part(&self, head: &Parts) -> bool {
+        head.status != StatusCode::PARTIAL_CONTENT
+            || self.policy().store_partial && ContentRange::of_field(&head.headers).is_some()
+    }
+
+    fn stores_status(&self, status: StatusCode) -> bool {
+        match &self.route {
+            Some(route) => route.rule.stores(status),
+            None => matches!(status.as_u16(), 200 | 203 | 204 | 301 | 308),
+        }
+    }
+
+    /// Refuses heads, and bodies of announced length, over the limits; returns the body's limit.
+    fn refuse_large(&self, head: &Parts) -> Result<u64, Refusal> {
+        let options = &self.engine.options;
+        let rule = self.route.as_ref().map(|route| &route.rule);
+        let max_fields = rule
+            .and_then(|rule| rule.max_fields)
+            .map_or(options.max_fields, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        if fields_size(&head.headers) > max_fields {
+            return Err(Refusal::FieldsTooLarge);
+        }
+        let max_body = rule.and_then(|rule| rule.max_body).unwrap_or(options.max_body);
+        if announced_length(&head.headers).is_some_and(|length| length > max_body) {
+            return Err(Refusal::BodyTooLarge);
+        }
+        Ok(max_body)
+    }
+
+    /// Returns the scopes of the tags that the handler and, where the rule trusts them, the
+    /// response's fields name.
+    fn late_tags(&self, headers: &HeaderMap, told: &Told) -> Result<SmallVec<[Scope; 2]>, Refusal> {
+        let groups;
+        let mut tags: SmallVec<[&[u8]; 4]> = told.tags.iter().map(String::as_bytes).collect();
+        if self.route.as_ref().is_some_and(|route| route.rule.response_tags) {
+            tags.extend(listed(headers, &CACHE_TAG, b','));
+            tags.extend(listed(headers, &SURROGATE_KEY, b' '));
+            groups = groups::of_response(headers);
+            tags.extend(groups.iter().map(String::as_bytes));
+        }
+        let fits = |tag: &&[u8]| (1..=MAX_TAG_LENGTH).contains(&tag.len());
+        let by_rule = self.tags.ok_or(Refusal::Tags)?;
+        if tags.len().saturating_add(by_rule) > MAX_TAGS || !tags.iter().all(fits) {
+            return Err(Refusal::Tags);
+        }
+        let namespace = self.engine.options.namespace.as_str();
+        Ok(tags.into_iter().map(|tag| Scope::tag(namespace, tag)).collect())
+    }
+
+    /// Tells clients how to hold a response that only rule or handler call cacheable: to ask every
+    /// time, so that an invalidation reaches them. Returns whether the cache is to tag it.
+    fn address_clients(&self, head: &mut Parts, terms: &Terms) -> bool {
+        let client = self.route.as_ref().map_or(ClientCaching::default(), |route| route.rule.client);
+        let headers = &mut head.headers;
+        if terms.basis != Basis::Assigned || client == ClientCaching::Untouched {
+            return false;
+        }
+        if !headers.contains_key(CACHE_CONTROL) && !headers.contains_key(EXPIRES) {
+            let control = match client {
+                ClientCaching::MaxAge(age) => max_age(age),
+                _ => HeaderValue::from_static("no-cache"),
+            };
+            headers.insert(CACHE_CONTROL, control);
+        }
+        let validates = headers.contains_key(ETAG) || terms.last_modified.is_some();
+        head.status == StatusCode::OK && !validates
+    }
+
+    pub(super) fn policy(&self) -> &Policy {
+        self.engine.policy(self.route.as_deref())
+    }
+}
+
+const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+
+fn listed<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+    separator: u8,
+) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(move |line| line.as_bytes().split(move |byte| *byte == separator))
+        .map(<[u8]>::trim_ascii)
+        .filter(|tag| !tag.is_empty())
+}
+
+fn names(vary: &Vary, name: &HeaderName) -> bool {
+    vary.fields().is_some_and(|fields| fields.contains(name))
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    const EVENT_STREAM: &[u8] = b"text/event-stream";
+    let essence = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
+    essence.is_some_and(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
+}
+
+pub(super) fn announced_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn max_age(age: Duration) -> HeaderValue {
+    HeaderValue::try_from(format!("max-age={}", age.as_secs()))
+        .expect("digits and letters are visible ASCII")
+}

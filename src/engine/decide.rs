@@ -1,0 +1,81 @@
+//! What a stored response is good for, to one request.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+
+use super::Engine;
+use super::partial::{self, Portion};
+use super::request::Facts;
+use crate::entry::StoredResponse;
+use crate::reason::Miss;
+use crate::rules::Policy;
+use crate::semantics::freshness::Basis;
+use crate::semantics::reuse::{self, Allowance, Reuse};
+
+/// What to do with the stored response that a request selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    Serve(Service),
+    /// Serve it stale, and have it refreshed.
+    ServeAndRefresh(Service),
+    /// Ask the handler whether it still holds.
+    Validate(Miss),
+    /// Ask the handler as if there were none.
+    Forward(Miss),
+    /// Ask the handler for what the stored part lacks.
+    Complete,
+}
+
+/// In what state a stored response is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Service {
+    Fresh,
+    Stale(Allowance),
+}
+
+impl Service {
+    pub(super) fn is_stale(self) -> bool {
+        self != Self::Fresh
+    }
+}
+
+/// Decides by the law, after the policy has had its say about whose response it is.
+pub(super) fn on_stored(
+    engine: &Engine,
+    stored: &StoredResponse,
+    age: Duration,
+    request: &HeaderMap,
+    facts: &Facts,
+    policy: &Policy,
+) -> Decision {
+    if let Some(reason) = foreign(stored, facts, policy) {
+        return Decision::Forward(reason);
+    }
+    if facts.range && !policy.serve_ranges {
+        return Decision::Forward(Miss::Partial);
+    }
+    if stored.status == StatusCode::PARTIAL_CONTENT
+        && matches!(partial::portion(engine, stored, request, facts), Portion::Missing)
+    {
+        return Decision::Complete;
+    }
+    match reuse::decide(&stored.terms, age, &facts.directives) {
+        Reuse::ServeFresh => Decision::Serve(Service::Fresh),
+        Reuse::ServeStale(allowance @ Allowance::WhileRevalidate) => {
+            Decision::ServeAndRefresh(Service::Stale(allowance))
+        }
+        Reuse::ServeStale(allowance) => Decision::Serve(Service::Stale(allowance)),
+        Reuse::Validate(reason) => Decision::Validate(reason),
+    }
+}
+
+/// Says why a response that only the rule calls cacheable is not for this requester: it was made
+/// for somebody without the identity that this request shows.
+fn foreign(stored: &StoredResponse, facts: &Facts, policy: &Policy) -> Option<Miss> {
+    match stored.terms.basis {
+        Basis::Assigned if facts.authorization => Some(Miss::Authorization),
+        Basis::Assigned if facts.cookie && !policy.shared_despite_cookies => Some(Miss::Cookie),
+        _ => None,
+    }
+}

@@ -1,0 +1,179 @@
+//! One request through the cache, until it is answered or forwarded.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderMap, Method, Request, Response};
+use smallvec::SmallVec;
+
+use super::decide::{self, Decision, Service};
+use super::forward::{Forward, Nominated};
+use super::refresh::Refreshing;
+use super::request::Facts;
+use super::respond::{self, Content};
+use super::Engine;
+use crate::entry::StoredResponse;
+use crate::epoch::{Captured, Scope};
+use crate::key::{PrimaryKey, decoded_path};
+use crate::metrics;
+use crate::reason::Miss;
+use crate::rules::{Match, Route};
+use crate::store::{Found, Outcome};
+
+/// A request that the cache has taken up.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(super) engine: Arc<Engine>,
+    pub(super) route: Option<Arc<Route>>,
+    pub(super) method: Method,
+    pub(super) facts: Facts,
+    pub(super) key: PrimaryKey,
+    /// The scopes that the request determines.
+    pub(super) scopes: SmallVec<[Scope; 4]>,
+    /// How many of them are tags; `None` if the path makes one that is too long.
+    pub(super) tags: Option<usize>,
+    pub(super) started: Instant,
+    /// What the store could tell at once.
+    pub(super) peeked: Option<Found>,
+}
+
+/// What to do next about an exchange.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Answer this.
+    Answer(Response<Content>),
+    /// Answer this, and forward the request in the background.
+    Refresh(Response<Content>, Forward, Refreshing),
+    /// Forward the request.
+    Forward(Forward),
+}
+
+impl Exchange {
+    pub(super) fn new<B>(
+        engine: &Arc<Engine>,
+        request: &Request<B>,
+        matched: Option<&Match<'_, '_>>,
+        facts: Facts,
+        key: PrimaryKey,
+        started: Instant,
+        peeked: Option<Found>,
+    ) -> Self {
+        let namespace = engine.options.namespace.as_str();
+        let path = decoded_path(request.uri().path());
+        let mut scopes = SmallVec::from_slice(&[engine.everything, Scope::path(namespace, &path)]);
+        let mut tags = Some(0);
+        if let Some(matched) = matched {
+            scopes.push(Scope::route(namespace, matched.route.pattern.text()));
+            tags = matched.tags().ok().map(|tags| {
+                scopes.extend(tags.iter().map(|tag| Scope::tag(namespace, tag.as_bytes())));
+                tags.len()
+            });
+        }
+        Self {
+            engine: Arc::clone(engine),
+            route: matched.map(|matched| Arc::clone(matched.route)),
+            method: request.method().clone(),
+            facts,
+            key,
+            scopes,
+            tags,
+            started,
+            peeked,
+        }
+    }
+
+    /// Asks the store where that is still to be done, and decides.
+    pub(crate) async fn resolve(mut self, request: &HeaderMap) -> Step {
+        let found = match self.look_up(request).await {
+            Ok(found) => found,
+            // A store that fails to find would fail to keep: no second wait.
+            Err(why) => return self.forward(why, Nominated::new(), None, None),
+        };
+        let (why, nominated) = match found.outcome {
+            Outcome::Response(stored) => match self.judge(&stored, request) {
+                Decision::Serve(service) => {
+                    return Step::Answer(self.serve(&stored, request, service));
+                }
+                Decision::ServeAndRefresh(service) => {
+                    let response = self.serve(&stored, request, service);
+                    return self.refresh(response, stored, found.captured).await;
+                }
+                Decision::Complete => {
+                    let captured = self.captured(found.captured).await;
+                    return self.forward(Miss::Partial, Nominated::new(), Some(stored), captured);
+                }
+                Decision::Validate(why) => (why, Nominated::from_elem(stored, 1)),
+                Decision::Forward(why) => (why, Nominated::new()),
+            },
+            Outcome::OtherVariants(others) => (Miss::Variant, others.into()),
+            Outcome::Invalidated => (Miss::Invalidated, Nominated::new()),
+            Outcome::Damaged => (Miss::Damaged, Nominated::new()),
+            Outcome::Absent => (Miss::Absent, Nominated::new()),
+        };
+        let captured = self.captured(found.captured).await;
+        self.forward(why, nominated, None, captured)
+    }
+
+    fn judge(&self, stored: &StoredResponse, request: &HeaderMap) -> Decision {
+        let age = stored.age(self.engine.options.clock.now());
+        decide::on_stored(&self.engine, stored, age, request, &self.facts, self.policy())
+    }
+
+    fn serve(
+        &self,
+        stored: &StoredResponse,
+        request: &HeaderMap,
+        service: Service,
+    ) -> Response<Content> {
+        let now = self.engine.options.clock.now();
+        let response =
+            respond::from_store(&self.engine, stored, request, &self.facts, service, now);
+        self.counters().hit(service.is_stale(), now - self.started);
+        self.engine.metrics.body_served(response.body().len());
+        response
+    }
+
+    /// Answers at once, and forwards the request behind the answer unless another one does so.
+    async fn refresh(
+        self,
+        response: Response<Content>,
+        stored: Arc<StoredResponse>,
+        captured: Option<Captured>,
+    ) -> Step {
+        let Some(refreshing) = self.engine.refreshes.begin(&self.key) else {
+            return Step::Answer(response);
+        };
+        let captured = self.captured(captured).await;
+        let forward = Forward::new(self, Miss::Stale, Nominated::from_elem(stored, 1), None, captured);
+        Step::Refresh(response, forward, refreshing)
+    }
+
+    fn forward(
+        self,
+        why: Miss,
+        nominated: Nominated,
+        part: Option<Arc<StoredResponse>>,
+        captured: Option<Captured>,
+    ) -> Step {
+        self.counters().missed(why);
+        tracing::debug!(key = ?self.key, reason = why.as_str(), "miss");
+        if self.facts.directives.only_if_cached {
+            // RFC 9111 §5.2.1.7
+            return Step::Answer(respond::gateway_timeout("only-if-cached, and nothing is\n"));
+        }
+        Step::Forward(Forward::new(self, why, nominated, part, captured))
+    }
+
+    /// Completes what the look-up captured.
+    async fn captured(&self, captured: Option<Captured>) -> Option<Captured> {
+        match captured {
+            Some(captured) => Some(captured),
+            None if self.facts.directives.only_if_cached => None,
+            None => self.capture().await,
+        }
+    }
+
+    pub(super) fn counters(&self) -> &metrics::Route {
+        self.engine.metrics.route(self.route.as_ref().map(|route| route.index))
+    }
+}

@@ -1,0 +1,258 @@
+//! From a response on its way to the client to one that is stored.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::ETAG;
+use http::response::Parts;
+use http::{HeaderMap, Response, StatusCode};
+use http_body::Frame;
+use smallvec::SmallVec;
+
+use super::admit::{Admission, announced_length};
+use super::request::Facts;
+use super::respond::{self, Content};
+use super::{Engine, Forward, forward, partial};
+use crate::entry::{StoredResponse, Tagged};
+use crate::epoch::{Captured, Scope, Stamp};
+use crate::reason::{Miss, Refusal};
+use crate::semantics::cache_status::Handling;
+use crate::semantics::etag;
+use crate::semantics::freshness::Terms;
+use crate::store::{Fill, Kept};
+
+/// For how long a stale response that can be validated is kept.
+const VALIDATION_WINDOW: Duration = Duration::from_secs(3600);
+/// The longest that anything is kept.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// Copies a response on its way to the client, and stores it once it is whole.
+///
+/// Dropped before it [finished](Self::finish), it stores nothing: the body failed, or its reader
+/// went away.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    /// Taken when the recording ends.
+    recording: Option<Box<Recording>>,
+}
+
+#[derive(Debug)]
+struct Recording {
+    engine: Arc<Engine>,
+    route: Option<usize>,
+    /// The response without its body.
+    draft: StoredResponse,
+    /// What the client asked with, and why it was forwarded.
+    client: HeaderMap,
+    facts: Facts,
+    why: Miss,
+    /// A stored part of the same representation, perhaps.
+    part: Option<Arc<StoredResponse>>,
+    captured: Captured,
+    late: SmallVec<[Scope; 2]>,
+    tag: bool,
+    max_body: u64,
+    announced: Option<u64>,
+    chunks: SmallVec<[Bytes; 4]>,
+    length: u64,
+}
+
+impl Recorder {
+    /// Starts to record what was admitted.
+    pub(super) fn new(forward: Forward, admission: Admission, captured: Captured) -> Self {
+        let exchange = forward.exchange;
+        let now = exchange.engine.options.clock.now();
+        let draft = StoredResponse {
+            key: exchange.key,
+            variant: admission.variant,
+            status: admission.status,
+            body: Bytes::new(),
+            trailers: None,
+            part: None,
+            terms: admission.terms,
+            tagged: Tagged::ByOrigin,
+            received: now,
+            stamp: Stamp::default(),
+            fields: admission.fields,
+        };
+        Self {
+            recording: Some(Box::new(Recording {
+                route: exchange.route.as_ref().map(|route| route.index),
+                engine: exchange.engine,
+                announced: announced_length(&draft.fields),
+                draft,
+                client: forward.client,
+                facts: exchange.facts,
+                why: forward.why,
+                part: forward.part,
+                captured,
+                late: admission.late,
+                tag: admission.tag,
+                max_body: admission.max_body,
+                chunks: SmallVec::new(),
+                length: 0,
+            })),
+        }
+    }
+
+    /// Takes a frame in; `None` if there is no more use in it.
+    pub(crate) fn record(mut self, frame: &Frame<Bytes>) -> Option<Self> {
+        let recording = self.recording.as_mut()?;
+        if let Some(data) = frame.data_ref() {
+            let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+            recording.length = recording.length.saturating_add(length);
+            if recording.length > recording.max_body {
+                self.refuse(Refusal::BodyTooLarge);
+                return None;
+            }
+            recording.chunks.push(data.clone());
+        } else if let Some(trailers) = frame.trailers_ref() {
+            let held = recording.draft.trailers.get_or_insert_with(HeaderMap::new);
+            held.extend(trailers.clone());
+        }
+        Some(self)
+    }
+
+    /// Stores the response: the body has come to its end.
+    pub(crate) fn finish(mut self) {
+        if let Some(recording) = self.recording.take() {
+            recording.complete();
+        }
+    }
+
+    /// Up to this length a body is worth reading ahead of its client.
+    pub(crate) fn hash_ahead(&self) -> u64 {
+        self.recording.as_ref().map_or(0, |recording| recording.engine.options.hash_ahead)
+    }
+
+    /// Stores the response, whose body was complete at hand, and answers with it.
+    pub(crate) fn finish_and_answer(mut self, mut head: Parts) -> Response<Content> {
+        let Some(recording) = self.recording.take() else {
+            return Response::from_parts(head, Content::default());
+        };
+        let (engine, why) = (Arc::clone(&recording.engine), recording.why);
+        let (facts, client) = (recording.facts.clone(), recording.client.clone());
+        let stored = recording.complete();
+        if respond::is_unmodified(&engine, &stored, &client, &facts) {
+            let handling = Handling::Forwarded {
+                why: forward::fwd(why),
+                status: Some(stored.status),
+                stored: true,
+                collapsed: None,
+            };
+            let mut response = respond::not_modified(&stored);
+            engine.sign(response.headers_mut(), handling, None, forward::detail(why));
+            return response;
+        }
+        if let (Tagged::ByCache, Some(etag)) = (stored.tagged, stored.etag()) {
+            head.headers.insert(ETAG, etag.clone());
+        }
+        Response::from_parts(head, respond::content(&stored))
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        if let Some(recording) = self.recording.take() {
+            recording.engine.metrics.route(recording.route).refused(refusal);
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.refuse(Refusal::Incomplete);
+    }
+}
+
+impl Recording {
+    /// Gives the whole response to the store, unless it is not as long as it announced.
+    fn complete(self) -> StoredResponse {
+        let mut response = self.draft;
+        response.body = joined(self.chunks);
+        if self.tag {
+            let digest = blake3::hash(&response.body);
+            response.fields.insert(ETAG, etag::strong_from_digest(digest.as_bytes()));
+            response.tagged = Tagged::ByCache;
+        }
+        if self.announced.is_some_and(|announced| announced != self.length) {
+            self.engine.metrics.route(self.route).refused(Refusal::Incomplete);
+            return response;
+        }
+        let whole = match self.part {
+            Some(part) if response.status == StatusCode::PARTIAL_CONTENT => {
+                partial::joined(&part, response.clone())
+            }
+            _ => response.clone(),
+        };
+        self.engine.keep(self.route, whole, self.captured, self.late);
+        response
+    }
+}
+
+impl Engine {
+    /// Gives a response to the store: at once where the store need not wait, else in a task.
+    pub(super) fn keep(
+        self: &Arc<Self>,
+        route: Option<usize>,
+        response: StoredResponse,
+        captured: Captured,
+        late: SmallVec<[Scope; 2]>,
+    ) {
+        let engine = Arc::clone(self);
+        let length = response.body.len();
+        let fill = Fill {
+            namespace: self.options.namespace.clone(),
+            retain: retention(&response),
+            response,
+            captured,
+            late,
+            clock: self.options.clock.clone(),
+        };
+        self.tasks.finish(async move {
+            let kept = engine.store.put(fill).await;
+            let metrics = engine.metrics.route(route);
+            match kept {
+                Ok(Kept::Stored) => {
+                    metrics.stored();
+                    engine.metrics.body_stored(length);
+                }
+                Ok(Kept::Invalidated) => metrics.refused(Refusal::Invalidated),
+                Ok(Kept::TooLarge) => metrics.refused(Refusal::BodyTooLarge),
+                Err(error) => {
+                    tracing::debug!(%error, operation = "put", "store failed");
+                    metrics.refused(Refusal::StoreError);
+                    engine.metrics.store_failed();
+                }
+            }
+        });
+    }
+}
+
+/// Joins the chunks into a body of its own.
+///
+/// Small bodies are copied even when they are one chunk: it may be a corner of a large read buffer,
+/// which it would keep alive uncounted.
+fn joined(mut chunks: SmallVec<[Bytes; 4]>) -> Bytes {
+    const CORNER: usize = 64 << 10;
+    if chunks.len() <= 1 && chunks.iter().all(|whole| whole.is_empty() || whole.len() > CORNER) {
+        return chunks.pop().unwrap_or_default();
+    }
+    let mut body = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
+    for chunk in chunks {
+        body.extend_from_slice(&chunk);
+    }
+    body.freeze()
+}
+
+/// Returns how long from its arrival a response can be of use: while it is fresh, in its stale
+/// windows, and, if the handler can confirm it, a while longer.
+fn retention(response: &StoredResponse) -> Duration {
+    let Terms { lifetime, initial_age, .. } = response.terms;
+    let windows = [
+        response.terms.stale_while_revalidate,
+        response.terms.stale_if_error,
+        response.is_validatable().then_some(VALIDATION_WINDOW),
+    ];
+    let window = windows.into_iter().flatten().max().unwrap_or_default();
+    lifetime.saturating_sub(initial_age).saturating_add(window).min(LONGEST)
+}

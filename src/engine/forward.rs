@@ -1,0 +1,377 @@
+//! A request that goes to the handler, and what to do with what comes back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{
+    CACHE_CONTROL, DATE, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+};
+use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderMap, Response, StatusCode};
+use smallvec::SmallVec;
+
+use super::respond::{self, Content};
+use super::{Engine, Exchange, Recorder, partial, refresh};
+use crate::entry::{StoredResponse, Tagged};
+use crate::epoch::Captured;
+use crate::extension::Told;
+use crate::key::KeySpec;
+use crate::reason::{Miss, Refusal};
+use crate::rules::Lifetime;
+use crate::semantics::age;
+use crate::semantics::cache_status::{Fwd, Handling};
+use crate::semantics::date::HttpDate;
+use crate::semantics::freshness::Basis;
+use crate::semantics::reuse::{self, AfterFailure, Failure, Leniency};
+use crate::semantics::validation::{self, AfterHead, Nominee, NotModified};
+
+/// Stored responses that the handler is asked about; usually none or one.
+pub(super) type Nominated = SmallVec<[Arc<StoredResponse>; 1]>;
+
+/// A request on its way to the handler.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    pub(super) exchange: Exchange,
+    pub(super) why: Miss,
+    /// What the handler is asked to confirm. The first is what the request selected, unless it is
+    /// a miss for its variant.
+    nominated: Nominated,
+    /// A stored part that lacks what is wanted.
+    pub(super) part: Option<Arc<StoredResponse>>,
+    /// Whether the handler is asked for the rest of it alone.
+    completing: bool,
+    /// Without it nothing is stored.
+    captured: Option<Captured>,
+    /// The request's fields as the client sent them.
+    pub(super) client: HeaderMap,
+    sent: Instant,
+}
+
+/// What to do with a response that the handler gave.
+#[derive(Debug)]
+pub(crate) enum Arrived {
+    /// Answer this in its stead.
+    Answer(Response<Content>),
+    /// Pass it on, behind what is stored of it.
+    Pass(Option<Bytes>),
+    /// Pass it on, behind what is stored of it, and record all.
+    Record(Recorder, Option<Bytes>),
+}
+
+impl Forward {
+    pub(super) fn new(
+        exchange: Exchange,
+        why: Miss,
+        nominated: Nominated,
+        part: Option<Arc<StoredResponse>>,
+        captured: Option<Captured>,
+    ) -> Self {
+        Self {
+            part,
+            completing: false,
+            sent: exchange.started,
+            exchange,
+            why,
+            nominated,
+            captured,
+            client: HeaderMap::new(),
+        }
+    }
+
+    /// Makes the request ask what the cache wants to know, and notes when it is sent.
+    pub(crate) fn prepare(&mut self, request: &mut HeaderMap) {
+        self.client = request.clone();
+        self.nominated.retain(|stored| nominee(stored).is_some());
+        let nominees: SmallVec<[Nominee<'_>; 1]> =
+            self.nominated.iter().filter_map(|stored| nominee(stored)).collect();
+        if let Some(rest) = self.part.as_ref().and_then(|part| partial::rest(part, request)) {
+            self.completing = true;
+            request.insert(RANGE, rest.range);
+            request.extend(rest.if_range.map(|validator| (IF_RANGE, validator)));
+        } else if nominees.is_empty() {
+            self.ask_for_all(request);
+        } else {
+            validation::conditional(request, &nominees);
+        }
+        self.sent = self.exchange.engine.options.clock.now();
+    }
+
+    /// Takes out of the request what is its sender's alone, so that anybody may have the answer.
+    pub(crate) fn anonymise(&self, request: &mut HeaderMap) {
+        let route = self.exchange.route.as_ref();
+        match route {
+            Some(route) => refresh::anonymise(request, &route.rule.key),
+            None => refresh::anonymise(request, &KeySpec::default()),
+        }
+    }
+
+    /// Returns the cache that forwards.
+    pub(crate) fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.exchange.engine)
+    }
+
+    /// Decides what becomes of the handler's response, and adds to its head what the cache says.
+    pub(crate) fn arrived(mut self, head: &mut Parts) -> Arrived {
+        let told = Told::take(&mut head.extensions);
+        let options = &self.exchange.engine.options;
+        let now = options.clock.now();
+        self.exchange.counters().forwarded(now - self.exchange.started);
+        let arrival = age::Exchange {
+            response_time: HttpDate::from(options.clock.wall()),
+            delay: now - self.sent,
+        };
+        if head.status == StatusCode::NOT_MODIFIED {
+            return self.confirmed(head, &told, arrival);
+        }
+        if let Some(response) = self.excused(Failure::Status(head.status)) {
+            return Arrived::Answer(response);
+        }
+        self.judge_by_head(head);
+        let mut prefix = None;
+        if self.completing && head.status == StatusCode::PARTIAL_CONTENT {
+            match self.part.take() {
+                Some(part) if partial::completes(&part, &mut head.headers) => {
+                    head.status = StatusCode::OK;
+                    prefix = Some(part.body.clone());
+                }
+                part => return Arrived::Answer(self.contradicted(part)),
+            }
+        }
+        let admitted = self.exchange.admit(&self.client, head, &told, arrival);
+        let refusal = match (admitted, self.captured.take()) {
+            (Ok(admission), Some(captured)) => {
+                if !head.headers.contains_key(DATE) {
+                    head.headers.insert(DATE, arrival.response_time.to_header_value());
+                }
+                self.sign(head, None, true, self.detail());
+                return Arrived::Record(Recorder::new(self, admission, captured), prefix);
+            }
+            (Ok(_), None) => Refusal::StoreError,
+            (Err(refusal), _) => refusal,
+        };
+        self.exchange.counters().refused(refusal);
+        let detail = self.detail().unwrap_or(refusal.as_str());
+        self.sign(head, None, false, Some(detail));
+        Arrived::Pass(prefix)
+    }
+
+    /// Returns an answer in place of the handler's error, if there is one.
+    pub(crate) fn failed(&self) -> Option<Response<Content>> {
+        self.excused(Failure::Unreachable)
+    }
+
+    /// A rule's lifetime is for the whole response: what the client already has does not matter
+    /// to the handler, it is compared with what will be stored.
+    fn ask_for_all(&self, request: &mut HeaderMap) {
+        let route = self.exchange.route.as_ref();
+        if self.captured.is_some()
+            && !self.exchange.facts.head
+            && route.is_some_and(|route| matches!(route.rule.lifetime, Lifetime::Ttl(_)))
+        {
+            request.remove(IF_NONE_MATCH);
+            request.remove(IF_MODIFIED_SINCE);
+        }
+    }
+
+    /// Drops what an answer to HEAD shows to be of yesterday (RFC 9111 §4.3.5).
+    fn judge_by_head(&self, head: &Parts) {
+        let exchange = &self.exchange;
+        let Some(stored) = self.nominated.first().filter(|_| exchange.facts.head) else {
+            return;
+        };
+        let length = u64::try_from(stored.body.len()).unwrap_or(u64::MAX);
+        match validation::after_head(&stored.fields, length, head.status, &head.headers) {
+            AfterHead::Expire => exchange.engine.discard(stored),
+            AfterHead::Freshen | AfterHead::Keep => {}
+        }
+    }
+
+    /// Answers a 304 (RFC 9111 §4.3.3, §4.3.4).
+    fn confirmed(mut self, head: &mut Parts, told: &Told, arrival: age::Exchange) -> Arrived {
+        let nominees: SmallVec<[Nominee<'_>; 1]> =
+            self.nominated.iter().filter_map(|stored| nominee(stored)).collect();
+        let subject = validation::identify(&head.headers, &nominees, &self.client);
+        drop(nominees);
+        match subject {
+            NotModified::Nominee(place) if place < self.nominated.len() => {
+                let stored = self.nominated.swap_remove(place);
+                Arrived::Answer(self.freshened(&stored, head, told, arrival))
+            }
+            _ if self.nominated.is_empty() || subject == NotModified::Client => {
+                self.sign(head, None, false, self.detail());
+                Arrived::Pass(None)
+            }
+            _ => Arrived::Answer(self.contradicted(None)),
+        }
+    }
+
+    /// Answers for a handler that confirmed what it was not asked about, or sent another part than
+    /// it was asked for. A service that takes a request's body cannot be asked again; but what was
+    /// stored goes, so the next request asks for all.
+    fn contradicted(&self, part: Option<Arc<StoredResponse>>) -> Response<Content> {
+        for stored in self.nominated.iter().chain(&part) {
+            self.exchange.engine.discard(stored);
+        }
+        self.excused(Failure::Unreachable).unwrap_or_else(|| {
+            respond::bad_gateway("the origin's answer does not fit what it was asked\n")
+        })
+    }
+
+    /// Renews a stored response by a 304 and answers with it.
+    fn freshened(
+        mut self,
+        stored: &Arc<StoredResponse>,
+        not_modified: &Parts,
+        told: &Told,
+        arrival: age::Exchange,
+    ) -> Response<Content> {
+        let exchange = &self.exchange;
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.status = stored.status;
+        head.headers = validation::freshen(&stored.fields, &not_modified.headers);
+        exchange.forget_own_control(stored, &not_modified.headers, &mut head.headers);
+        let mut renewed = StoredResponse {
+            fields: head.headers.clone(),
+            received: exchange.engine.options.clock.now(),
+            ..StoredResponse::clone(stored)
+        };
+        match exchange.admit(&self.client, &mut head, told, arrival) {
+            Ok(admission) => {
+                renewed.fields = admission.fields;
+                renewed.terms = admission.terms;
+                renewed.variant = admission.variant;
+                exchange.counters().revalidated();
+                if let Some(captured) = self.captured.take() {
+                    let route = exchange.route.as_ref().map(|route| route.index);
+                    exchange.engine.keep(route, renewed.clone(), captured, admission.late);
+                }
+            }
+            Err(refusal) => {
+                exchange.counters().refused(refusal);
+                exchange.engine.discard(stored);
+            }
+        }
+        self.answer_with(&renewed, Some(StatusCode::NOT_MODIFIED), self.detail())
+    }
+
+    /// Answers from what is stored though the handler has failed, or says that there is no answer
+    /// where nothing may be served unvalidated (RFC 9111 §4.2.4).
+    fn excused(&self, failure: Failure) -> Option<Response<Content>> {
+        if self.why == Miss::Variant {
+            return None;
+        }
+        let stored = self.nominated.first()?;
+        let exchange = &self.exchange;
+        let age = stored.age(exchange.engine.options.clock.now());
+        let leniency = exchange.leniency();
+        let directives = &exchange.facts.directives;
+        match reuse::after_failure(&stored.terms, age, directives, failure, leniency) {
+            AfterFailure::ServeStale(allowance) => {
+                let status = match failure {
+                    Failure::Status(status) => Some(status),
+                    Failure::Unreachable => None,
+                };
+                Some(self.answer_with(stored, status, Some(allowance.as_str())))
+            }
+            AfterFailure::GatewayTimeout => {
+                Some(respond::gateway_timeout("the response cannot be validated now\n"))
+            }
+            AfterFailure::PassOn => None,
+        }
+    }
+
+    fn answer_with(
+        &self,
+        stored: &StoredResponse,
+        status: Option<StatusCode>,
+        detail: Option<&str>,
+    ) -> Response<Content> {
+        let exchange = &self.exchange;
+        let engine = &exchange.engine;
+        let age = stored.age(engine.options.clock.now());
+        let mut response = respond::represent(engine, stored, &self.client, &exchange.facts);
+        respond::state_age(response.headers_mut(), age);
+        let ttl = Some(stored.terms.remaining(age));
+        engine.sign(response.headers_mut(), self.handling(status, false), ttl, detail);
+        response
+    }
+
+    fn sign(&self, head: &mut Parts, status: Option<StatusCode>, stored: bool, detail: Option<&str>) {
+        let handling = self.handling(status, stored);
+        self.exchange.engine.sign(&mut head.headers, handling, None, detail);
+    }
+
+    fn handling(&self, status: Option<StatusCode>, stored: bool) -> Handling {
+        Handling::Forwarded {
+            why: fwd(self.why),
+            status,
+            stored,
+            collapsed: None,
+        }
+    }
+
+    fn detail(&self) -> Option<&'static str> {
+        detail(self.why)
+    }
+}
+
+impl Exchange {
+    /// Takes out the `Cache-Control` that the cache itself put into a response cached by rule, so
+    /// that it is not taken for the origin's word.
+    fn forget_own_control(
+        &self,
+        stored: &StoredResponse,
+        answer: &HeaderMap,
+        fields: &mut HeaderMap,
+    ) {
+        if stored.terms.basis == Basis::Assigned
+            && !answer.contains_key(CACHE_CONTROL)
+            && !fields.contains_key(EXPIRES)
+        {
+            fields.remove(CACHE_CONTROL);
+        }
+    }
+
+    fn leniency(&self) -> Leniency {
+        const LONGEST: Duration = Duration::from_secs(24 * 3600);
+        let limit = match self.policy().stale_on_disconnect {
+            true => LONGEST,
+            false => Duration::ZERO,
+        };
+        Leniency {
+            unreachable: limit,
+            unavailable: limit,
+        }
+    }
+}
+
+/// Returns a stored response as one the handler can be asked about: by validators of its own.
+fn nominee(stored: &StoredResponse) -> Option<Nominee<'_>> {
+    let etag = stored.etag().filter(|_| stored.tagged == Tagged::ByOrigin);
+    Nominee::new(stored.status, etag, stored.fields.get(LAST_MODIFIED), stored.terms.date)
+}
+
+/// Returns how `Cache-Status` says it (RFC 9211 §2.2).
+pub(super) fn fwd(why: Miss) -> Fwd {
+    match why {
+        Miss::Absent => Fwd::UriMiss,
+        Miss::Variant => Fwd::VaryMiss,
+        Miss::Stale | Miss::NoCache => Fwd::Stale,
+        Miss::Request | Miss::Cookie | Miss::Authorization => Fwd::Request,
+        Miss::Partial => Fwd::Partial,
+        Miss::Invalidated
+        | Miss::Damaged
+        | Miss::StoreUnavailable
+        | Miss::StoreTimeout
+        | Miss::StoreError => Fwd::Miss,
+    }
+}
+
+/// Returns what `fwd` alone does not say.
+pub(super) fn detail(why: Miss) -> Option<&'static str> {
+    match why {
+        Miss::Absent | Miss::Variant | Miss::Stale | Miss::Request | Miss::Partial => None,
+        _ => Some(why.as_str()),
+    }
+}

@@ -1,0 +1,66 @@
+//! Asking the store.
+
+use http::HeaderMap;
+
+use super::Exchange;
+use crate::epoch::Captured;
+use crate::error::{Error, ErrorKind};
+use crate::reason::Miss;
+use crate::store::{Found, Outcome, Wanted};
+
+impl Exchange {
+    /// Asks the store, unless it has told already. What it found and the journal refuses counts as
+    /// invalidated.
+    pub(super) async fn look_up(&mut self, request: &HeaderMap) -> Result<Found, Miss> {
+        let mut found = match self.peeked.take() {
+            Some(found) => found,
+            None => self.ask_store(request).await?,
+        };
+        if let Outcome::Response(stored) = &found.outcome
+            && self.engine.journal.blocks(stored.stamp())
+        {
+            found.outcome = Outcome::Invalidated;
+        }
+        if matches!(found.outcome, Outcome::Damaged) {
+            self.engine.metrics.entry_damaged();
+        }
+        Ok(found)
+    }
+
+    /// Captures the epochs that what the handler is about to make will stand under.
+    ///
+    /// `None` if the store cannot tell; the response is then not stored.
+    pub(super) async fn capture(&self) -> Option<Captured> {
+        let namespace = &self.engine.options.namespace;
+        match self.engine.store.capture(namespace, &self.scopes).await {
+            Ok(captured) => Some(captured),
+            Err(error) => {
+                self.store_failed(&error, "capture");
+                None
+            }
+        }
+    }
+
+    async fn ask_store(&self, request: &HeaderMap) -> Result<Found, Miss> {
+        let wanted = Wanted {
+            namespace: &self.engine.options.namespace,
+            key: &self.key,
+            fields: request,
+            clock: &self.engine.options.clock,
+        };
+        let found = self.engine.store.lookup(wanted, &self.scopes).await;
+        found.map_err(|error| {
+            self.store_failed(&error, "lookup");
+            match error.kind() {
+                ErrorKind::Unavailable => Miss::StoreUnavailable,
+                ErrorKind::Timeout => Miss::StoreTimeout,
+                _ => Miss::StoreError,
+            }
+        })
+    }
+
+    fn store_failed(&self, error: &Error, operation: &'static str) {
+        self.engine.metrics.store_failed();
+        tracing::debug!(%error, operation, "store failed");
+    }
+}

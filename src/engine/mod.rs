@@ -1,0 +1,189 @@
+//! Where law, policy and storage meet.
+//!
+//! A request is [received](request): passed by, answered from memory at once,
+//! or taken up as an [`Exchange`]. An exchange [looks it up](lookup), has it
+//! [decided](decide) what to do, and either [responds](respond) or forwards;
+//! what comes back is [admitted](admit) or refused, and if admitted
+//! [filled](fill) into the store while the client reads it. Unsafe requests are
+//! [writes](write), which invalidate.
+//!
+//! Nothing here knows of services, futures of services or handlers' bodies:
+//! that is the middleware's part.
+
+mod admit;
+mod decide;
+mod exchange;
+mod fill;
+mod forward;
+mod lookup;
+mod partial;
+mod refresh;
+mod request;
+mod respond;
+mod tasks;
+mod write;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use self::exchange::{Exchange, Step};
+pub(crate) use self::forward::{Arrived, Forward};
+pub(crate) use self::refresh::Refreshing;
+pub(crate) use self::fill::Recorder;
+pub(crate) use self::request::{Passage, Reception};
+pub(crate) use self::respond::Content;
+pub(crate) use self::write::Write;
+use self::refresh::Refreshes;
+use self::tasks::Tasks;
+use crate::clock::Clock;
+use crate::entry::StoredResponse;
+use crate::epoch::Scope;
+use crate::invalidation::{Invalidated, Journal};
+use crate::key::{KeySpec, Namespace};
+use crate::metrics::{Metrics, Snapshot};
+use crate::rules::Rules;
+use crate::semantics::cache_status::CacheName;
+use crate::store::Store;
+
+/// One cache: a store, the rules of its use, and what is going on.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) options: Options,
+    store: Arc<dyn Store>,
+    journal: Arc<Journal>,
+    metrics: Metrics,
+    pub(crate) tasks: Tasks,
+    refreshes: Arc<Refreshes>,
+    /// The scope of the whole namespace, which every stamp holds.
+    everything: Scope,
+    /// What enters the key of a request without a rule.
+    unruled_key: KeySpec,
+}
+
+/// What a cache can be told.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) rules: Rules,
+    pub(crate) namespace: Namespace,
+    pub(crate) clock: Clock,
+    /// The longest body that is stored.
+    pub(crate) max_body: u64,
+    /// The longest header section that is stored.
+    pub(crate) max_fields: usize,
+    /// Up to this length a body at hand is hashed before its first answer leaves.
+    pub(crate) hash_ahead: u64,
+    /// How this cache signs `Cache-Status`; `None` to add none.
+    pub(crate) name: Option<CacheName>,
+    pub(crate) enabled: bool,
+    /// The lifetime of responses without a rule that state none.
+    pub(crate) default_ttl: Option<Duration>,
+}
+
+impl Options {
+    /// 1 MiB, as Redis answers well (values beyond are better kept elsewhere).
+    pub(crate) const MAX_BODY: u64 = 1 << 20;
+    pub(crate) const MAX_FIELDS: usize = 64 << 10;
+    pub(crate) const HASH_AHEAD: u64 = 64 << 10;
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            rules: Rules::default(),
+            namespace: Namespace::default(),
+            clock: Clock::system(),
+            max_body: Self::MAX_BODY,
+            max_fields: Self::MAX_FIELDS,
+            hash_ahead: Self::HASH_AHEAD,
+            name: CacheName::new("tower-response-cache"),
+            enabled: true,
+            default_ttl: None,
+        }
+    }
+}
+
+impl Engine {
+    pub(crate) fn new(store: Arc<dyn Store>, options: Options) -> Self {
+        let journal = Journal::new(options.namespace.clone(), Arc::clone(&store));
+        Self {
+            metrics: Metrics::new(store.name(), options.rules.patterns()),
+            unruled_key: KeySpec::default(),
+            everything: Scope::namespace(options.namespace.as_str()),
+            journal: Arc::new(journal),
+            tasks: Tasks::default(),
+            refreshes: Arc::default(),
+            options,
+            store,
+        }
+    }
+
+    /// Returns the cache with other options, and with no memory of what it counted.
+    pub(crate) fn reconfigured(&self, change: impl FnOnce(&mut Options)) -> Self {
+        let mut options = self.options.clone();
+        change(&mut options);
+        Self::new(Arc::clone(&self.store), options)
+    }
+
+    /// Returns the store.
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Invalidates `scopes`, here at once and in the store as soon as it can be reached.
+    ///
+    /// When the caller goes away in the middle, the rest happens in the background.
+    pub(crate) async fn invalidate(&self, scopes: &[Scope]) -> Invalidated {
+        /// Sees to it that nothing that is pending is forgotten.
+        struct Deliver<'a>(&'a Engine);
+
+        impl Drop for Deliver<'_> {
+            fn drop(&mut self) {
+                self.0.deliver();
+            }
+        }
+
+        let _deliver = Deliver(self);
+        self.metrics.invalidated(scopes.len());
+        let outcome = self.journal.invalidate(scopes).await;
+        if outcome == Invalidated::Queued {
+            self.metrics.invalidation_queued();
+        }
+        outcome
+    }
+
+    /// Reads all counters.
+    pub(crate) fn stats(&self) -> Snapshot {
+        let mut snapshot = self.metrics.snapshot();
+        let usage = self.store.usage();
+        snapshot.store.responses = usage.responses;
+        snapshot.store.bytes = usage.bytes;
+        snapshot.store.capacity = usage.capacity;
+        snapshot.store.invalidations_pending = u64::try_from(self.journal.len()).unwrap_or(u64::MAX);
+        snapshot
+    }
+
+    /// Finishes what is being stored, within `limit`, and closes the store.
+    ///
+    /// Returns whether everything was finished.
+    pub(crate) async fn shutdown(&self, limit: Duration) -> bool {
+        let finished = self.tasks.drain(limit).await;
+        self.store.close().await;
+        finished
+    }
+
+    /// Drops a stored response that has been shown to be of no more use.
+    fn discard(self: &Arc<Self>, stored: &Arc<StoredResponse>) {
+        let (engine, stored) = (Arc::clone(self), Arc::clone(stored));
+        self.tasks.finish(async move {
+            if engine.store.remove(&stored).await.is_err() {
+                engine.metrics.store_failed();
+            }
+        });
+    }
+
+    fn deliver(&self) {
+        if let Some(delivery) = self.journal.begin_delivery() {
+            self.tasks.spawn_aside(delivery.run());
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! What the cache makes of a request before it waits for anything.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Request, Response, Version};
+use http_body::Body;
+
+use super::decide::{self, Decision};
+use super::respond::{self, Content};
+use super::{Engine, Exchange, Write};
+use crate::extension::Told;
+use crate::key::{KeySpec, NoKey, PrimaryKey};
+use crate::reason::Bypass;
+use crate::rules::{Lifetime, Match, Policy, Route};
+use crate::semantics::cache_control::RequestDirectives;
+use crate::semantics::cache_status::Fwd;
+use crate::semantics::invalidation::is_safe;
+use crate::store::{Found, Outcome, Wanted};
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) enum Reception {
+    /// It goes to the handler, and the cache has no more to do with it.
+    Pass(Passage),
+    /// It is answered.
+    Answer(Response<Content>),
+    /// The store has to be asked, or the handler, or both.
+    Exchange(Exchange),
+    /// It may change what is stored.
+    Write(Write),
+}
+
+/// A request that passes by the cache.
+#[derive(Clone, Debug)]
+pub(crate) struct Passage {
+    engine: Arc<Engine>,
+    fwd: Fwd,
+    reason: Bypass,
+}
+
+/// What the cache asks of a request's fields, read in one pass.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Facts {
+    /// HEAD: the answer has no content.
+    pub(super) head: bool,
+    /// A cookie that is not part of the key.
+    pub(super) cookie: bool,
+    /// Credentials that are not part of the key.
+    pub(super) authorization: bool,
+    /// A field that reroutes requests and is not part of the key.
+    routing: bool,
+    /// If-None-Match or If-Modified-Since.
+    pub(super) conditional: bool,
+    pub(super) range: bool,
+    /// A precondition that only the origin can judge.
+    precondition: bool,
+    upgrade: bool,
+    event_stream: bool,
+    content: bool,
+    grpc: bool,
+    directed: bool,
+    /// What the client asks of caches, as far as the policy obeys it.
+    pub(super) directives: RequestDirectives,
+}
+
+impl Engine {
+    /// Decides what becomes of a request. Nothing here waits.
+    pub(crate) fn receive<B: Body>(self: &Arc<Self>, request: &Request<B>) -> Reception {
+        let matched = self.options.rules.find(request.uri().path());
+        match self.consider(request, matched.as_ref()) {
+            Ok(reception) => reception,
+            Err(reason) => {
+                self.metrics.route(index(matched.as_ref())).bypassed(reason);
+                Reception::Pass(Passage {
+                    engine: Arc::clone(self),
+                    fwd: if reason == Bypass::Method { Fwd::Method } else { Fwd::Bypass },
+                    reason,
+                })
+            }
+        }
+    }
+
+    fn consider<B: Body>(
+        self: &Arc<Self>,
+        request: &Request<B>,
+        matched: Option<&Match<'_, '_>>,
+    ) -> Result<Reception, Bypass> {
+        if !self.options.enabled {
+            return Err(Bypass::Disabled);
+        }
+        let method = request.method();
+        let route = matched.map(|matched| &**matched.route);
+        let policy = self.policy(route);
+        let spec = route.map_or(&self.unruled_key, |route| &route.rule.key);
+        let facts = Facts::of(request, spec, policy);
+        facts.refuse_tunnels(method)?;
+        if !is_safe(method) {
+            return Ok(Reception::Write(Write::new(self, request)));
+        }
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            return Err(Bypass::Method);
+        }
+        if route.is_some_and(|route| matches!(route.rule.lifetime, Lifetime::Bypass)) {
+            return Err(Bypass::Rule);
+        }
+        facts.refuse_reads(policy)?;
+        let namespace = &self.options.namespace;
+        let key = PrimaryKey::new(namespace, spec, method, request.uri(), request.headers())?;
+        Ok(self.peek(request, matched, facts, key))
+    }
+
+    /// Answers from memory if the store can tell at once, else takes the exchange up.
+    fn peek<B>(
+        self: &Arc<Self>,
+        request: &Request<B>,
+        matched: Option<&Match<'_, '_>>,
+        facts: Facts,
+        key: PrimaryKey,
+    ) -> Reception {
+        let started = self.options.clock.now();
+        let wanted = Wanted {
+            namespace: &self.options.namespace,
+            key: &key,
+            fields: request.headers(),
+            clock: &self.options.clock,
+        };
+        let found = self.store.peek(&wanted);
+        if let Some(Found { outcome: Outcome::Response(stored), .. }) = &found
+            && !self.journal.blocks(stored.stamp())
+        {
+            let policy = self.policy(matched.map(|matched| &**matched.route));
+            let decision = decide::on_stored(
+                self,
+                stored,
+                stored.age(started),
+                request.headers(),
+                &facts,
+                policy,
+            );
+            if let Decision::Serve(service) = decision {
+                let response = respond::from_store(self, stored, request.headers(), &facts, service, started);
+                let route = self.metrics.route(index(matched));
+                route.hit(service.is_stale(), self.options.clock.now() - started);
+                self.metrics.body_served(response.body().len());
+                return Reception::Answer(response);
+            }
+        }
+        Reception::Exchange(Exchange::new(self, request, matched, facts, key, started, found))
+    }
+
+    /// Returns the policy of a route, or that of requests without a rule.
+    pub(super) fn policy<'a>(&'a self, route: Option<&'a Route>) -> &'a Policy {
+        route.map_or(self.options.rules.policy(), |route| &route.policy)
+    }
+}
+
+impl Facts {
+    fn of<B: Body>(request: &Request<B>, spec: &KeySpec, policy: &Policy) -> Self {
+        let headers = request.headers();
+        let mut facts = Self {
+            head: *request.method() == Method::HEAD,
+            // HTTP/2 and 3 need no field to announce content.
+            content: request.version() > Version::HTTP_11 && !request.body().is_end_stream(),
+            ..Self::default()
+        };
+        for name in headers.keys() {
+            facts.note(name.as_str(), headers, spec);
+        }
+        if facts.directed {
+            let asked = RequestDirectives::parse(headers);
+            facts.directives = if policy.obey_client { asked } else { asked.not_obeyed() };
+        }
+        facts
+    }
+
+    fn note(&mut self, name: &str, headers: &HeaderMap, spec: &KeySpec) {
+        match name {
+            "cache-control" | "pragma" => self.directed = true,
+            "cookie" => self.cookie = !spec.covers_cookies(headers),
+            "authorization" => self.authorization = !spec.covers_field(name),
+            "if-none-match" | "if-modified-since" => self.conditional = true,
+            "if-match" | "if-unmodified-since" => self.precondition = true,
+            "range" => self.range = true,
+            "upgrade" => self.upgrade = true,
+            "accept" => self.event_stream = lists(headers, name, b"text/event-stream"),
+            "content-length" => self.content |= !lists(headers, name, b"0"),
+            "transfer-encoding" => self.content = true,
+            "content-type" => self.grpc = is_grpc(headers),
+            _ if ROUTING_FIELDS.contains(&name) => self.routing |= !spec.covers_field(name),
+            _ => {}
+        }
+    }
+
+    /// Refuses what is no exchange of a request and a response.
+    fn refuse_tunnels(&self, method: &Method) -> Result<(), Bypass> {
+        match () {
+            () if *method == Method::CONNECT || self.upgrade => Err(Bypass::Upgrade),
+            () if self.grpc => Err(Bypass::Grpc),
+            () => Ok(()),
+        }
+    }
+
+    /// Refuses reads that no stored response may answer.
+    fn refuse_reads(&self, policy: &Policy) -> Result<(), Bypass> {
+        match () {
+            () if self.event_stream => Err(Bypass::EventStream),
+            () if self.content && !policy.get_with_body => Err(Bypass::RequestContent),
+            () if self.routing && !policy.trusted_proxy => Err(Bypass::RoutingField),
+            () if self.precondition => Err(Bypass::Precondition),
+            () => Ok(()),
+        }
+    }
+}
+
+/// Fields by which frameworks and proxies let a request be taken for another one. A response made
+/// under their influence must not be stored as if they had not been there.
+const ROUTING_FIELDS: [&str; 17] = [
+    "forwarded",
+    "x-forwarded-host",
+    "x-forwarded-path",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-host",
+    "x-http-host-override",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-host",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
+fn lists(headers: &HeaderMap, name: &str, wanted: &[u8]) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .any(|member| {
+            let value = member.split(|byte| *byte == b';').next().unwrap_or_default();
+            value.trim_ascii().eq_ignore_ascii_case(wanted)
+        })
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let content_type = headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let essence = content_type.and_then(|value| value.get(..GRPC.len()));
+    essence.is_some_and(|essence| essence.eq_ignore_ascii_case(GRPC))
+}
+
+impl From<NoKey> for Bypass {
+    fn from(reason: NoKey) -> Self {
+        match reason {
+            NoKey::Method => Self::Method,
+            NoKey::ConflictingHost => Self::ConflictingHost,
+            NoKey::InvalidHost => Self::InvalidHost,
+            NoKey::TooLong => Self::KeyTooLong,
+        }
+    }
+}
+
+impl Passage {
+    /// Signs the handler's response, and takes from it what was meant for the cache.
+    pub(crate) fn finish<B>(&self, response: &mut Response<B>) {
+        Told::take(response.extensions_mut());
+        self.engine.sign_passed(response.headers_mut(), self.fwd, self.reason.as_str());
+    }
+}
+
+fn index(matched: Option<&Match<'_, '_>>) -> Option<usize> {
+    matched.map(|matched| matched.route.index)
+}

@@ -1,0 +1,233 @@
+//! From a stored response to an answer (RFC 9111 §4, RFC 9110 §15).
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::Frame;
+
+use super::Engine;
+use super::decide::Service;
+use super::partial::{self, Portion};
+use super::request::Facts;
+use crate::entry::StoredResponse;
+use crate::semantics::cache_status::{CacheStatus, Fwd, Handling};
+use crate::semantics::date::HttpDate;
+use crate::semantics::preconditions::{self, Precondition};
+use crate::semantics::range;
+
+/// The content of an answer that the cache makes: no body of a handler's.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Content {
+    first: Option<Bytes>,
+    /// What follows the first chunk; empty, and free of cost, for all but multipart answers.
+    rest: VecDeque<Bytes>,
+    trailers: Option<Box<HeaderMap>>,
+}
+
+impl Content {
+    /// Returns the length of the data that is left, in bytes.
+    pub(crate) fn len(&self) -> u64 {
+        let data = self.first.iter().chain(&self.rest);
+        data.map(|bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX)).sum()
+    }
+
+    /// Whether there is no frame left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none() && self.trailers.is_none()
+    }
+
+    /// Takes the next frame out.
+    pub(crate) fn next_frame(&mut self) -> Option<Frame<Bytes>> {
+        let next = self.rest.pop_front();
+        let data = std::mem::replace(&mut self.first, next);
+        data.map(Frame::data)
+            .or_else(|| self.trailers.take().map(|trailers| Frame::trailers(*trailers)))
+    }
+}
+
+impl FromIterator<Bytes> for Content {
+    fn from_iter<I: IntoIterator<Item = Bytes>>(chunks: I) -> Self {
+        let mut chunks = chunks.into_iter().filter(|bytes| !bytes.is_empty());
+        Self {
+            first: chunks.next(),
+            rest: chunks.collect(),
+            trailers: None,
+        }
+    }
+}
+
+impl From<Bytes> for Content {
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            first: Some(bytes).filter(|bytes| !bytes.is_empty()),
+            ..Self::default()
+        }
+    }
+}
+
+/// Answers a request from a stored response, whatever its state.
+pub(super) fn from_store(
+    engine: &Engine,
+    stored: &StoredResponse,
+    request: &HeaderMap,
+    facts: &Facts,
+    service: Service,
+    now: Instant,
+) -> Response<Content> {
+    let age = stored.age(now);
+    let mut response = represent(engine, stored, request, facts);
+    let fields = response.headers_mut();
+    for name in &stored.terms.omitted {
+        fields.remove(name);
+    }
+    state_age(fields, age);
+    let detail = match service {
+        Service::Fresh => None,
+        Service::Stale(allowance) => Some(allowance.as_str()),
+    };
+    engine.sign(fields, Handling::Hit, Some(stored.terms.remaining(age)), detail);
+    response
+}
+
+/// Chooses what the request gets of a stored response: all of it, its head, or only the news that
+/// nothing has changed.
+pub(super) fn represent(
+    engine: &Engine,
+    stored: &StoredResponse,
+    request: &HeaderMap,
+    facts: &Facts,
+) -> Response<Content> {
+    if is_unmodified(engine, stored, request, facts) {
+        return not_modified(stored);
+    }
+    let mut response = Response::new(Content::default());
+    *response.status_mut() = stored.status;
+    *response.headers_mut() = stored.fields.clone();
+    if facts.range || stored.status == StatusCode::PARTIAL_CONTENT {
+        match partial::portion(engine, stored, request, facts) {
+            Portion::Some(portion) => {
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                portion.write_fields(response.headers_mut());
+                *response.body_mut() = portion.chunks.into_iter().collect();
+                return response;
+            }
+            Portion::Unsatisfiable => return unsatisfiable(stored),
+            Portion::Whole | Portion::Missing => {}
+        }
+    }
+    if facts.head {
+        announce_length(response.headers_mut(), stored);
+    } else {
+        *response.body_mut() = content(stored);
+    }
+    response
+}
+
+/// Returns the content of a stored response, sharing its bytes.
+pub(super) fn content(stored: &StoredResponse) -> Content {
+    Content {
+        trailers: stored.trailers.clone().map(Box::new),
+        ..stored.body.clone().into()
+    }
+}
+
+/// Makes the 304 that stands for a stored response (RFC 9110 §15.4.5).
+pub(super) fn not_modified(stored: &StoredResponse) -> Response<Content> {
+    let mut response = Response::new(Content::default());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    *response.headers_mut() = preconditions::not_modified_fields(&stored.fields);
+    response
+}
+
+/// Says that no byte of a stored response is in the range (RFC 9110 §15.5.17).
+fn unsatisfiable(stored: &StoredResponse) -> Response<Content> {
+    let mut response = not_modified(stored);
+    *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+    let length = u64::try_from(stored.body.len()).unwrap_or(u64::MAX);
+    response.headers_mut().insert(CONTENT_RANGE, range::unsatisfied(length));
+    response
+}
+
+/// Puts the age into a place that stored fields keep for it (RFC 9111 §5.1).
+pub(super) fn state_age(fields: &mut HeaderMap, age: Duration) {
+    fields.insert(AGE, HeaderValue::from(age.as_secs()));
+}
+
+/// The answer where only a stored response would do and there is none (RFC 9111 §5.2.1.7), or
+/// where nothing may be served without a validation that failed (§5.2.2.2).
+pub(super) fn gateway_timeout(why: &'static str) -> Response<Content> {
+    refusal(StatusCode::GATEWAY_TIMEOUT, why)
+}
+
+/// The answer where the handler's makes no sense.
+pub(super) fn bad_gateway(why: &'static str) -> Response<Content> {
+    refusal(StatusCode::BAD_GATEWAY, why)
+}
+
+fn refusal(status: StatusCode, why: &'static str) -> Response<Content> {
+    let mut response = Response::new(Bytes::from_static(why.as_bytes()).into());
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
+/// Whether the client has what is stored (RFC 9110 §13.2.2).
+pub(super) fn is_unmodified(
+    engine: &Engine,
+    stored: &StoredResponse,
+    request: &HeaderMap,
+    facts: &Facts,
+) -> bool {
+    if !facts.conditional || !stored.status.is_success() {
+        return false;
+    }
+    let terms = &stored.terms;
+    let etag = stored.etag().map(HeaderValue::as_bytes);
+    let now = HttpDate::from(engine.options.clock.wall());
+    preconditions::evaluate(request, etag, terms.last_modified, terms.date, now)
+        == Precondition::NotModified
+}
+
+/// A server cannot derive the length that a HEAD announces from a body that is not there.
+fn announce_length(fields: &mut HeaderMap, stored: &StoredResponse) {
+    if !fields.contains_key(CONTENT_LENGTH) && stored.status != StatusCode::NO_CONTENT {
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(stored.body.len()));
+    }
+}
+
+impl Engine {
+    /// Adds what this cache has to say to `Cache-Status`, unless that is switched off.
+    pub(super) fn sign(
+        &self,
+        fields: &mut HeaderMap,
+        handling: Handling,
+        ttl: Option<i64>,
+        detail: Option<&str>,
+    ) {
+        if let Some(cache) = &self.options.name {
+            let status = CacheStatus {
+                cache,
+                handling,
+                ttl,
+                key: None,
+                detail,
+            };
+            status.append_to(fields);
+        }
+    }
+
+    /// Signs a response that the handler gave for a request that passed by the store.
+    pub(super) fn sign_passed(&self, fields: &mut HeaderMap, why: Fwd, detail: &str) {
+        let handling = Handling::Forwarded {
+            why,
+            status: None,
+            stored: false,
+            collapsed: None,
+        };
+        self.sign(fields, handling, None, Some(detail));
+    }
+}

@@ -1,0 +1,163 @@
+//! The layer.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tower_layer::Layer;
+
+use super::CacheService;
+use crate::clock::Clock;
+use crate::engine::{Engine, Options};
+use crate::handle::CacheHandle;
+use crate::key::Namespace;
+use crate::rules::{Policy, Rules};
+use crate::semantics::cache_status::CacheName;
+use crate::store::Store;
+
+/// Puts an HTTP cache in front of a service.
+///
+/// Clones, and the services they make, share one cache. Configure the layer first and take its
+/// [`handle`](Self::handle) last: each of the configuring methods makes a cache of its own over the
+/// same store.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(feature = "memory")]
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use axum::{Router, routing::get};
+/// use tower_response_cache::{CacheLayer, MemoryStore, Rule, Rules};
+///
+/// let rules = Rules::builder()
+///     .route("/products", Rule::ttl(Duration::from_secs(60)))
+///     .build()?;
+/// let cache = CacheLayer::new(MemoryStore::new(64 << 20)).rules(rules);
+/// let handle = cache.handle();
+/// let app: Router = Router::new().route("/products", get(|| async { "…" })).layer(cache);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct CacheLayer {
+    engine: Arc<Engine>,
+}
+
+impl CacheLayer {
+    /// Makes a cache over `store`, without rules: it does what responses say of themselves.
+    pub fn new(store: impl Store) -> Self {
+        Self {
+            engine: Arc::new(Engine::new(Arc::new(store), Options::default())),
+        }
+    }
+
+    /// Sets the rules: what is cached for how long, and what a write invalidates.
+    ///
+    /// Default: none. A policy that was set before stays in force.
+    pub fn rules(self, rules: Rules) -> Self {
+        self.configured(|options| options.rules = rules)
+    }
+
+    /// Sets the policy of requests without a rule and of rules without a policy of their own.
+    ///
+    /// Default: that of the rules, which is [`Policy::guarded`] unless they say otherwise. Set it
+    /// after the [`rules`](Self::rules).
+    pub fn policy(self, policy: Policy) -> Self {
+        self.configured(|options| options.rules = options.rules.under(policy))
+    }
+
+    /// Sets the namespace, which keeps applications that share a store apart.
+    ///
+    /// Default: `default`.
+    pub fn namespace(self, namespace: Namespace) -> Self {
+        self.configured(|options| options.namespace = namespace)
+    }
+
+    /// Sets a lifetime for responses without a rule that state none themselves.
+    ///
+    /// Default: none, they are not stored. The guards of a rule's ttl apply.
+    pub fn default_ttl(self, lifetime: Option<Duration>) -> Self {
+        self.configured(|options| options.default_ttl = lifetime)
+    }
+
+    /// Sets the longest body that is stored, in bytes; a longer one passes through.
+    ///
+    /// Default: 1 MiB. A rule may say otherwise for its route.
+    pub fn max_body(self, bytes: u64) -> Self {
+        self.configured(|options| options.max_body = bytes)
+    }
+
+    /// Sets the longest header section that is stored, in bytes.
+    ///
+    /// Default: 64 KiB. A rule may say otherwise for its route.
+    pub fn max_fields(self, bytes: usize) -> Self {
+        self.configured(|options| options.max_fields = bytes)
+    }
+
+    /// Sets up to which length, in bytes, a body that the handler has at hand is hashed before its
+    /// first answer leaves, so that this answer has the `ETag` of its hits.
+    ///
+    /// Default: 64 KiB. Longer and streamed bodies have an `ETag` from the first hit on.
+    pub fn hash_ahead(self, bytes: u64) -> Self {
+        self.configured(|options| options.hash_ahead = bytes)
+    }
+
+    /// Sets how this cache calls itself in `Cache-Status` (RFC 9211).
+    ///
+    /// Default: `tower-response-cache`. A name that is empty or not printable ASCII cannot be
+    /// written, and adds no field.
+    pub fn cache_status(self, name: &str) -> Self {
+        self.configured(|options| options.name = CacheName::new(name))
+    }
+
+    /// Adds no `Cache-Status` to responses, so that clients do not learn what is cached.
+    ///
+    /// Default: it is added.
+    pub fn without_cache_status(self) -> Self {
+        self.configured(|options| options.name = None)
+    }
+
+    /// Switches the cache off, or on again: every request passes through.
+    ///
+    /// Default: on.
+    pub fn enabled(self, enabled: bool) -> Self {
+        self.configured(|options| options.enabled = enabled)
+    }
+
+    /// Sets where the time is read; for tests.
+    ///
+    /// Default: [`Clock::system`].
+    pub fn clock(self, clock: Clock) -> Self {
+        self.configured(|options| options.clock = clock)
+    }
+
+    /// Returns a handle to the cache, for handlers, jobs and operators.
+    pub fn handle(&self) -> CacheHandle {
+        CacheHandle::new(Arc::clone(&self.engine))
+    }
+
+    fn configured(self, change: impl FnOnce(&mut Options)) -> Self {
+        Self {
+            engine: Arc::new(self.engine.reconfigured(change)),
+        }
+    }
+}
+
+impl<S> Layer<S> for CacheLayer {
+    type Service = CacheService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CacheService::new(inner, Arc::clone(&self.engine))
+    }
+}
+
+impl fmt::Debug for CacheLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheLayer")
+            .field("store", self.engine.store())
+            .field("namespace", &self.engine.options.namespace)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,14 @@
+//! The Tower quartet: layer, service, future and body.
+//!
+//! This room translates between services and the engine and decides nothing.
+
+mod body;
+mod drive;
+mod future;
+mod layer;
+mod service;
+
+pub use self::body::ResponseBody;
+pub use self::future::ResponseFuture;
+pub use self::layer::CacheLayer;
+pub use self::service::CacheService;

@@ -1,0 +1,77 @@
+//! The service.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::{ResponseBody, ResponseFuture, drive};
+use crate::engine::{Engine, Reception};
+
+/// A service with a cache in front of it; made by [`CacheLayer`](crate::CacheLayer).
+///
+/// Its error is the inner service's. The inner service is called only when it has been polled
+/// ready, and it is the very one that was.
+#[derive(Clone)]
+pub struct CacheService<S> {
+    inner: S,
+    engine: Arc<Engine>,
+}
+
+impl<S> CacheService<S> {
+    pub(super) fn new(inner: S, engine: Arc<Engine>) -> Self {
+        Self { inner, engine }
+    }
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for CacheService<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send + 'static,
+    ReqBody: Body + Send + 'static,
+    ResBody: Body + Send + 'static,
+    ResBody::Data: Send,
+    ResBody::Error: Send,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, ResBody, S::Error>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
+        match self.engine.receive(&request) {
+            Reception::Answer(response) => ResponseFuture::ready(response),
+            Reception::Pass(passage) => ResponseFuture::passing(self.inner.call(request), passage),
+            Reception::Exchange(exchange) => {
+                ResponseFuture::boxed(drive::exchange(self.take_ready(), request, exchange))
+            }
+            Reception::Write(write) => {
+                ResponseFuture::boxed(drive::write(self.inner.call(request), write))
+            }
+        }
+    }
+}
+
+impl<S: Clone> CacheService<S> {
+    /// Takes the inner service that was polled ready and leaves a clone, which will be.
+    fn take_ready(&mut self) -> S {
+        let clone = self.inner.clone();
+        std::mem::replace(&mut self.inner, clone)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for CacheService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheService")
+            .field("inner", &self.inner)
+            .field("store", self.engine.store())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,337 @@
+use std::time::Duration;
+
+use http::{HeaderName, StatusCode};
+
+use super::Policy;
+use crate::key::{KeySpec, ParamNames, QuerySpec};
+
+/// What to do with the requests of one route.
+///
+/// A rule starts with the lifetime ([`ttl`](Self::ttl), [`from_origin`](Self::from_origin)) or with
+/// [`bypass`](Self::bypass); everything else has the default that its method states. Mistakes are
+/// reported by [`RulesBuilder::build`](super::RulesBuilder::build).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_response_cache::Rule;
+///
+/// let rule = Rule::ttl(Duration::from_secs(300))
+///     .stale_while_revalidate(Duration::from_secs(30))
+///     .ignore_query(["utm_source", "utm_campaign"])
+///     .tag("product:{id}");
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub struct Rule {
+    pub(crate) lifetime: Lifetime,
+    pub(crate) stale_while_revalidate: Option<Duration>,
+    pub(crate) stale_if_error: Option<Duration>,
+    pub(crate) key: KeySpec,
+    pub(crate) response_tags: bool,
+    pub(crate) max_body: Option<u64>,
+    pub(crate) max_fields: Option<u64>,
+    pub(crate) override_origin: bool,
+    pub(crate) client: ClientCaching,
+    pub(super) statuses: Vec<StatusCode>,
+    pub(super) tags: Vec<String>,
+    pub(super) shared_despite_cookies: bool,
+    pub(super) obey_client: bool,
+    pub(super) trusted_proxy: bool,
+    pub(super) policy: Option<Policy>,
+}
+
+/// Where the freshness lifetime of a route's responses comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lifetime {
+    Bypass,
+    Ttl(Duration),
+    FromOrigin,
+}
+
+/// What a response that is cached by the rule's ttl tells the client, if it says nothing itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ClientCaching {
+    /// `no-cache`, and an `ETag` to ask with.
+    #[default]
+    Validate,
+    MaxAge(Duration),
+    Untouched,
+}
+
+impl ClientCaching {
+    pub(super) fn max_age(self) -> Option<Duration> {
+        match self {
+            Self::MaxAge(max_age) => Some(max_age),
+            Self::Validate | Self::Untouched => None,
+        }
+    }
+}
+
+impl Rule {
+    /// Statuses that every rule stores: the successful ones that RFC 9110 §15.1 calls
+    /// heuristically cacheable, and permanent redirects.
+    const STATUSES: [StatusCode; 5] = [
+        StatusCode::OK,
+        StatusCode::NON_AUTHORITATIVE_INFORMATION,
+        StatusCode::NO_CONTENT,
+        StatusCode::MOVED_PERMANENTLY,
+        StatusCode::PERMANENT_REDIRECT,
+    ];
+
+    /// Returns a rule that keeps responses fresh for `lifetime` when they state no lifetime of
+    /// their own; a year at most.
+    pub fn ttl(lifetime: Duration) -> Self {
+        Self::new(Lifetime::Ttl(lifetime))
+    }
+
+    /// Returns a rule that caches nothing: requests go to the handler, responses pass untouched.
+    pub fn bypass() -> Self {
+        Self::new(Lifetime::Bypass)
+    }
+
+    /// Returns a rule without a lifetime: only what the response says of itself counts.
+    pub fn from_origin() -> Self {
+        Self::new(Lifetime::FromOrigin)
+    }
+
+    pub(super) fn new(lifetime: Lifetime) -> Self {
+        Self {
+            lifetime,
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            key: KeySpec::default(),
+            response_tags: false,
+            max_body: None,
+            max_fields: None,
+            override_origin: false,
+            client: ClientCaching::Validate,
+            statuses: Vec::new(),
+            tags: Vec::new(),
+            shared_despite_cookies: false,
+            obey_client: false,
+            trusted_proxy: false,
+            policy: None,
+        }
+    }
+
+    /// Serves a stale response for this long after its lifetime while one request refreshes it in
+    /// the background (RFC 5861 §3).
+    ///
+    /// Default: the window that the response states, if any.
+    pub fn stale_while_revalidate(mut self, window: Duration) -> Self {
+        self.stale_while_revalidate = Some(window);
+        self
+    }
+
+    /// Serves a stale response for this long after its lifetime when the handler fails
+    /// (RFC 5861 §4).
+    ///
+    /// Default: the window that the response states, if any.
+    pub fn stale_if_error(mut self, window: Duration) -> Self {
+        self.stale_if_error = Some(window);
+        self
+    }
+
+    /// Adds statuses whose responses are stored.
+    ///
+    /// Default: 200, 203, 204, 301 and 308. Informational statuses, 206 and 304 are mistakes.
+    pub fn statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        self.statuses.extend(statuses);
+        self
+    }
+
+    /// Lets only the query parameters of these names enter the key.
+    ///
+    /// The last of `keep_query`, `ignore_query` and `without_query` counts. Default: the whole raw
+    /// query enters the key.
+    pub fn keep_query(mut self, names: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
+        self.key.query = QuerySpec::Keep(ParamNames::new(names));
+        self
+    }
+
+    /// Lets all query parameters but those of these names enter the key.
+    ///
+    /// Names are compared as the handler sees them, percent-decoded. A query that parsers read in
+    /// different ways, with `;` or an invalid escape, enters the key whole.
+    ///
+    /// The last of `keep_query`, `ignore_query` and `without_query` counts. Default: the whole raw
+    /// query enters the key.
+    pub fn ignore_query(mut self, names: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
+        self.key.query = QuerySpec::Ignore(ParamNames::new(names));
+        self
+    }
+
+    /// Keeps the query out of the key: all queries of a path have one response.
+    ///
+    /// The last of `keep_query`, `ignore_query` and `without_query` counts. Default: the whole raw
+    /// query enters the key.
+    pub fn without_query(mut self) -> Self {
+        self.key.query = QuerySpec::Nothing;
+        self
+    }
+
+    /// Makes the order of query parameters with different names insignificant.
+    ///
+    /// Default: the order counts.
+    pub fn sorted_query(mut self) -> Self {
+        self.key.sorted = true;
+        self
+    }
+
+    /// Adds a request field whose value enters the key.
+    ///
+    /// Default: none; what the response's `Vary` nominates is matched in any case.
+    pub fn key_field(mut self, name: HeaderName) -> Self {
+        self.key.fields.push(name);
+        self
+    }
+
+    /// Adds a cookie whose value enters the key.
+    ///
+    /// Default: none.
+    pub fn key_cookie(mut self, name: impl Into<String>) -> Self {
+        self.key.cookies.push(name.into());
+        self
+    }
+
+    /// Keeps the authority out of the key: all hosts have the same responses.
+    ///
+    /// Default: every host has its own.
+    pub fn any_host(mut self) -> Self {
+        self.key.any_host = true;
+        self
+    }
+
+    /// Adds a tag by which responses can be invalidated; parameters of the pattern stand in braces,
+    /// as in `product:{id}`.
+    ///
+    /// Default: none. At most 64 tags of at most 128 bytes; a request whose parameters make a tag
+    /// longer than that is not cached.
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// Reads further tags from the response's `Cache-Tag`, `Surrogate-Key` and `Cache-Groups`.
+    ///
+    /// Default: these fields mean nothing to the cache.
+    pub fn response_tags(mut self) -> Self {
+        self.response_tags = true;
+        self
+    }
+
+    /// Sets the longest body, in bytes, that is stored.
+    ///
+    /// Default: the limit of the layer.
+    pub fn max_body(mut self, bytes: u64) -> Self {
+        self.max_body = Some(bytes);
+        self
+    }
+
+    /// Sets the longest header section, in bytes, that is stored.
+    ///
+    /// Default: the limit of the layer.
+    pub fn max_fields(mut self, bytes: u64) -> Self {
+        self.max_fields = Some(bytes);
+        self
+    }
+
+    /// Lets the rule's ttl win over a lifetime that the response states, never over `no-store`,
+    /// `private` or `no-cache`.
+    ///
+    /// Default: the response's own lifetime wins.
+    pub fn override_origin(mut self) -> Self {
+        self.override_origin = true;
+        self
+    }
+
+    /// Lets clients reuse a response for this long without asking.
+    ///
+    /// An invalidation does not reach them before. Default: a response that is cached by the ttl
+    /// and has no `Cache-Control` of its own tells clients `no-cache`, with an `ETag` to ask with.
+    pub fn client_max_age(mut self, max_age: Duration) -> Self {
+        self.client = ClientCaching::MaxAge(max_age);
+        self
+    }
+
+    /// Adds neither `Cache-Control` nor `ETag` to what clients get.
+    ///
+    /// Default: see [`client_max_age`](Self::client_max_age).
+    pub fn client_untouched(mut self) -> Self {
+        self.client = ClientCaching::Untouched;
+        self
+    }
+
+    /// Shares responses among requests with different cookies, by the ttl alone.
+    ///
+    /// Only for routes whose handlers read no cookies. Default: as the policy says; in `guarded`, a
+    /// request with `Cookie` is stored only if the response itself says that it may be.
+    pub fn shared_despite_cookies(mut self) -> Self {
+        self.shared_despite_cookies = true;
+        self
+    }
+
+    /// Obeys the request's `no-cache`, `max-age`, `min-fresh` and `Pragma`.
+    ///
+    /// Default: as the policy says; `guarded` ignores them, so that no client can go around the
+    /// cache at will.
+    pub fn obey_client(mut self) -> Self {
+        self.obey_client = true;
+        self
+    }
+
+    /// Trusts that routing fields like `X-Forwarded-Host` come from a proxy that sets them alike
+    /// for all clients.
+    ///
+    /// Default: as the policy says; in `guarded`, requests with such a field are not cached unless
+    /// it is part of the key.
+    pub fn trusted_proxy(mut self) -> Self {
+        self.trusted_proxy = true;
+        self
+    }
+
+    /// Replaces the policy for this route.
+    ///
+    /// Default: the policy of the rules.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Whether the rule itself, whatever the policy, stores responses with this status.
+    pub(crate) fn stores(&self, status: StatusCode) -> bool {
+        Self::STATUSES.contains(&status) || self.statuses.contains(&status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_stores_success_and_what_it_names() {
+        let rule = Rule::from_origin().statuses([StatusCode::NOT_FOUND]);
+        for status in [200, 203, 204, 301, 308, 404] {
+            assert!(
+                rule.stores(StatusCode::from_u16(status).unwrap()),
+                "{status}"
+            );
+        }
+        for status in [201, 206, 302, 304, 400, 410, 500] {
+            assert!(
+                !rule.stores(StatusCode::from_u16(status).unwrap()),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_last_word_on_the_query_counts() {
+        let rule = Rule::bypass().keep_query(["a"]).without_query();
+        assert_eq!(rule.key.query, QuerySpec::Nothing);
+        let rule = rule.ignore_query(["a"]);
+        assert_eq!(rule.key.query, QuerySpec::Ignore(ParamNames::new(["a"])));
+    }
+}
