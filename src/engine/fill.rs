@@ -69,7 +69,6 @@ impl Recorder {
             status: admission.status,
             body: Bytes::new(),
             trailers: None,
-            part: None,
             terms: admission.terms,
             tagged: Tagged::ByOrigin,
             received: now,

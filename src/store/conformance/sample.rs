@@ -96,7 +96,6 @@ impl Sample {
             fields: self.fields.clone(),
             body: self.body.clone(),
             trailers: self.trailers.clone(),
-            part: None,
             terms: terms(HttpDate::from(clock.wall())),
             tagged: Tagged::ByOrigin,
             received: clock.now(),
