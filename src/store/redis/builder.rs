@@ -44,7 +44,7 @@ impl RedisStoreBuilder {
                 read: Duration::from_millis(100),
                 capture: Duration::from_millis(50),
                 write: Duration::from_secs(1),
-                entry_size: 1 << 20,
+                entry_size: (1 << 20) + (128 << 10),
                 strict_tags: false,
             },
             breaker: BreakerPolicy::default(),
@@ -78,7 +78,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Stores no response that takes more bytes than this, fields and all; 1 MiB by default.
+    /// Stores no response that takes more bytes than this, key and fields and all; by default 1 MiB
+    /// for the body and 128 KiB for the rest.
     pub fn max_entry_size(mut self, bytes: usize) -> Self {
         self.limits.entry_size = bytes;
         self

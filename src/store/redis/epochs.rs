@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
 
 /// How long an epoch lives. One that ends early costs misses.
-const EPOCH_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const EPOCH_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long it is known that a tag was invalidated, and so the longest that a handler may take
 /// whose response is the first to name a tag.
 const MARK_TTL: Duration = Duration::from_secs(120);
@@ -76,22 +76,44 @@ impl StoredEpoch {
     }
 }
 
-/// The epochs that the server has of some scopes.
-pub(super) type Known = SmallVec<[(Scope, Epoch); 8]>;
+/// What a server answered when it was asked for epochs.
+#[derive(Debug)]
+pub(super) struct Known(SmallVec<[(Scope, Option<Epoch>); 8]>);
 
-/// Asks for the epochs of scopes; [`read`] takes the replies.
-pub(super) fn ask(commands: &mut Pipeline, namespace: &Namespace, scopes: &[Scope]) {
-    for scope in scopes {
-        commands.cmd("GET").arg(layout::epoch(namespace, *scope));
+impl Known {
+    pub(super) fn new() -> Self {
+        Self(SmallVec::new())
+    }
+
+    /// Whether the server was asked for the epoch of a scope.
+    pub(super) fn contains(&self, scope: Scope) -> bool {
+        self.0.iter().any(|(asked, _)| *asked == scope)
+    }
+
+    /// Returns the current epoch of a scope, if it has one.
+    pub(super) fn get(&self, scope: Scope) -> Option<Epoch> {
+        let (_, epoch) = self.0.iter().find(|(asked, _)| *asked == scope)?;
+        *epoch
+    }
+
+    /// Takes the replies to [`ask`]; what is no epoch is as good as none.
+    pub(super) fn read(&mut self, replies: &mut Replies, scopes: &[Scope]) -> Result<(), Error> {
+        for scope in scopes {
+            let held = match replies.bytes() {
+                Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
+                held => held.ok().flatten(),
+            };
+            let held = held.and_then(|bytes| StoredEpoch::from_bytes(&bytes));
+            self.0.push((*scope, held.map(|held| held.epoch)));
+        }
+        Ok(())
     }
 }
 
-/// Takes the replies to [`ask`]; what is no epoch is as good as none.
-pub(super) fn read(replies: &mut Replies, scopes: &[Scope], known: &mut Known) {
+/// Asks for the epochs of scopes.
+pub(super) fn ask(commands: &mut Pipeline, namespace: &Namespace, scopes: &[Scope]) {
     for scope in scopes {
-        let held = replies.bytes().ok().flatten();
-        let held = held.and_then(|bytes| StoredEpoch::from_bytes(&bytes));
-        known.extend(held.map(|held| (*scope, held.epoch)));
+        commands.cmd("GET").arg(layout::epoch(namespace, *scope));
     }
 }
 
@@ -141,10 +163,8 @@ pub(super) async fn ensure(
             }
         }
     }
-    if !repairs.is_empty() {
-        // Neither is needed now, and both are tried again.
-        let _ = exchange.send(&repairs).await;
-    }
+    // Neither repair is needed now, and both are tried again.
+    let _ = exchange.send(&repairs).await;
     stamp
 }
 
@@ -247,6 +267,6 @@ fn mark_age(left: i64) -> Option<Duration> {
     Some(MARK_TTL.saturating_sub(Duration::from_millis(left)))
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -15,6 +15,7 @@
 use std::fmt::{self, Write};
 
 use crate::entry::Variant;
+use crate::entry::codec::wire::Wire;
 use crate::epoch::{Scope, ScopeKind};
 use crate::key::{Namespace, PrimaryKey};
 use crate::semantics::vary::Vary;
@@ -57,11 +58,12 @@ impl<'a> Place<'a> {
         if variant.vary == Vary::None {
             return self.primary;
         }
+        let mut encoding = Vec::new();
+        variant.write(&mut encoding);
         let mut digest = [0; 16];
         blake3::Hasher::new_derive_key("tower-response-cache variant v1")
             .update(&self.primary)
-            .update(&[0])
-            .update(variant.nominated.as_bytes())
+            .update(&encoding)
             .finalize_xof()
             .fill(&mut digest);
         digest

@@ -183,6 +183,9 @@ impl Exchange<'_> {
     ///
     /// When the connection ends or the deadline passes. A refusal is the error of its own reply.
     pub(crate) async fn send(&mut self, commands: &Pipeline) -> Result<Replies, Error> {
+        if commands.is_empty() {
+            return Ok(Replies::new(Vec::new()));
+        }
         let address = &self.shared.server.address;
         let replies = self
             .handle

@@ -21,6 +21,14 @@ impl Replies {
         self.take().map(drop)
     }
 
+    /// Takes all replies that are left, of which only matters that the commands were done.
+    pub(crate) fn all_done(&mut self) -> Result<(), Error> {
+        while !self.0.as_slice().is_empty() {
+            self.done()?;
+        }
+        Ok(())
+    }
+
     /// Takes the reply to a `GET`.
     pub(crate) fn bytes(&mut self) -> Result<Option<Bytes>, Error> {
         match self.take()? {
