@@ -140,7 +140,12 @@ impl fmt::Display for Base64 {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http::{Request, Response};
+
     use super::*;
+    use crate::clock::Clock;
+    use crate::entry::StoredResponse;
 
     fn base64(digest: Digest) -> String {
         Base64(digest).to_string()
@@ -153,17 +158,47 @@ mod tests {
         assert_eq!(base64(*b"any carnal pleas"), "YW55IGNhcm5hbCBwbGVhcw");
     }
 
+    fn hit(language: &'static str) -> StoredResponse {
+        let request = Request::get("http://a.example/").header("accept-language", language);
+        let response = Response::builder().header("vary", "accept-language").body(Bytes::new());
+        let request = request.body(()).unwrap();
+        StoredResponse::sample(&request, response.unwrap(), &Clock::system())
+    }
+
     #[test]
     fn names_stay_what_they_were_in_earlier_releases() {
+        // Processes of different builds share one server.
         let namespace = Namespace::default();
-        let name = |scope| epoch(&namespace, scope);
-        assert_eq!(name(Scope::namespace("default")), "hc1:default:v:{n}");
-        assert_eq!(name(Scope::path("default", b"/a")), "hc1:default:v:{b}");
-        assert_eq!(name(Scope::route("default", "/a")), "hc1:default:v:{r}");
-        assert_eq!(name(Scope::tag("default", b"a")), "hc1:default:v:{t}");
-        assert_eq!(
-            mark(&namespace, Scope::tag("default", b"a")),
-            "hc1:default:m:{t}"
-        );
+        let [path, route, tag] = [
+            Scope::path("default", b"/a"),
+            Scope::route("default", "/a"),
+            Scope::tag("default", b"a"),
+        ];
+        let response = hit("de");
+        let place = Place::of(&namespace, response.key(), [path].into_iter());
+        for (name, golden) in [
+            (epoch(&namespace, Scope::namespace("default")), "v:{n}"),
+            (epoch(&namespace, path), "v:{b12908}"),
+            (epoch(&namespace, route), "v:{rkGbMV31SiAkGLs-I7Wl24Q}"),
+            (epoch(&namespace, tag), "v:{tkeR2tHrQKvSeiBTUbG-6ZA}"),
+            (mark(&namespace, tag), "m:{tkeR2tHrQKvSeiBTUbG-6ZA}"),
+            (place.variants(), "y:{b12908}OLcfZMNkrbVDXlkJWlQW6A"),
+            (place.entry(place.primary()), "e:{b12908}OLcfZMNkrbVDXlkJWlQW6A"),
+            (place.entry(place.digest(&response.variant)), "e:{b12908}0br-zEQ5gVvcNnUBjC66eg"),
+        ] {
+            assert_eq!(name, format!("hc1:default:{golden}"));
+        }
+    }
+
+    #[test]
+    fn variants_have_names_of_their_own_beside_the_one_without() {
+        let namespace = Namespace::default();
+        let [german, english] = ["de", "en"].map(hit);
+        let place = Place::of(&namespace, german.key(), std::iter::empty());
+        let digests = [&german, &english].map(|response| place.digest(&response.variant));
+        assert_ne!(digests[0], digests[1]);
+        assert!(!digests.contains(&place.primary()));
+        let without = Variant { vary: Vary::None, ..german.variant };
+        assert_eq!(place.digest(&without), place.primary());
     }
 }
