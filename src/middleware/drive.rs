@@ -72,7 +72,7 @@ where
         }
     };
     let (mut head, body) = response.into_parts();
-    match forward.arrived(&mut head) {
+    match forward.arrived(&mut head, body.size_hint().lower()) {
         Arrived::Answer(response) => Ok(response.map(ResponseBody::made)),
         Arrived::Pass(None) => Ok(Response::from_parts(head, ResponseBody::passing(body))),
         Arrived::Pass(Some(prefix)) => {
