@@ -55,7 +55,7 @@ async fn the_default_ttl_is_for_requests_without_a_rule() {
     cache.get("/other").await;
     assert_eq!(cache.get("/other").await.cache_status(), "hit; ttl=5");
     cache.get("/own").await;
-    assert_eq!(cache.get("/own").await.cache_status(), "fwd=uri-miss; detail=no-freshness");
+    assert_eq!(cache.get("/own").await.cache_status(), "fwd=uri-miss; detail=useless");
 }
 
 #[tokio::test]
