@@ -98,12 +98,13 @@ impl Forward {
     }
 
     /// Takes out of the request what is its sender's alone, so that anybody may have the answer.
-    pub(crate) fn anonymise(&self, request: &mut HeaderMap) {
-        let route = self.exchange.route.as_ref();
+    pub(crate) fn anonymise(&mut self, request: &mut HeaderMap) {
+        let Exchange { route, facts, .. } = &mut self.exchange;
         match route {
             Some(route) => refresh::anonymise(request, &route.rule.key),
             None => refresh::anonymise(request, &KeySpec::default()),
         }
+        facts.anonymise(request);
     }
 
     /// Returns the cache that forwards.

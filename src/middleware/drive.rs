@@ -96,7 +96,7 @@ where
 fn refresh<S, ReqBody, ResBody>(
     inner: S,
     mut request: Request<ReqBody>,
-    forward_: Forward,
+    mut forward_: Forward,
     refreshing: Refreshing,
 ) where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
