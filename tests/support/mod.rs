@@ -29,7 +29,7 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn new(origin: &Origin, rules: RulesBuilder) -> Self {
-        Self::over(CacheLayer::new(MemoryStore::new(64 << 20)), origin, rules)
+        Self::over(CacheLayer::new(MemoryStore::new(16 << 20)), origin, rules)
     }
 
     pub(crate) fn over(layer: CacheLayer, origin: &Origin, rules: RulesBuilder) -> Self {
