@@ -255,6 +255,7 @@ fn lists(headers: &HeaderMap, name: &str, wanted: &[u8]) -> bool {
     headers
         .get_all(name)
         .iter()
+        .filter(|line| line.len() >= wanted.len())
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .any(|member| {
             let value = member
