@@ -1,5 +1,6 @@
 //! An HTTP response cache for any Tower stack.
 
+mod config;
 mod middleware;
 mod handle;
 mod engine;
@@ -17,6 +18,7 @@ pub mod metrics;
 pub mod reason;
 
 pub use clock::Clock;
+pub use config::Settings;
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
 pub use entry::StoredResponse;

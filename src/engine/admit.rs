@@ -123,11 +123,12 @@ impl Exchange {
     }
 
     fn lifetime_by_rule(&self, status: StatusCode) -> Option<Duration> {
-        let rule = &self.route.as_ref()?.rule;
-        match rule.lifetime {
-            Lifetime::Ttl(lifetime) if rule.stores(status) => Some(lifetime),
-            _ => None,
-        }
+        let lifetime = match self.route.as_ref().map(|route| route.rule.lifetime) {
+            Some(Lifetime::Ttl(lifetime)) => Some(lifetime),
+            Some(_) => None,
+            None => self.engine.options.default_ttl,
+        };
+        lifetime.filter(|_| self.stores_status(status))
     }
 
     /// Refuses what the law allows and applications regret (design.md part 2).

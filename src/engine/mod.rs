@@ -74,6 +74,8 @@ pub(crate) struct Options {
     /// How this cache signs `Cache-Status`; `None` to add none.
     pub(crate) name: Option<CacheName>,
     pub(crate) enabled: bool,
+    /// The lifetime of responses without a rule that state none.
+    pub(crate) default_ttl: Option<Duration>,
 }
 
 impl Options {
@@ -94,6 +96,7 @@ impl Default for Options {
             hash_ahead: Self::HASH_AHEAD,
             name: CacheName::new("tower-response-cache"),
             enabled: true,
+            default_ttl: None,
         }
     }
 }

@@ -2,6 +2,8 @@
 //! its reuse and the epochs it stands under.
 
 pub(crate) mod codec;
+#[cfg(any(test, feature = "test-util"))]
+mod sample;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -173,6 +175,7 @@ impl fmt::Debug for StoredResponse {
 /// Returns what the fields take, roughly: names, values and 64 bytes for each line.
 pub(crate) fn fields_size(fields: &HeaderMap) -> usize {
     const PER_LINE: usize = 64;
-    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + PER_LINE;
+    let size =
+        |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + PER_LINE;
     fields.iter().map(size).sum()
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tower_layer::Layer;
 
@@ -72,6 +73,13 @@ impl CacheLayer {
     /// Default: `default`.
     pub fn namespace(self, namespace: Namespace) -> Self {
         self.configured(|options| options.namespace = namespace)
+    }
+
+    /// Sets a lifetime for responses without a rule that state none themselves.
+    ///
+    /// Default: none, they are not stored. The guards of a rule's ttl apply.
+    pub fn default_ttl(self, lifetime: Option<Duration>) -> Self {
+        self.configured(|options| options.default_ttl = lifetime)
     }
 
     /// Sets the longest body that is stored, in bytes; a longer one passes through.

@@ -19,8 +19,7 @@ mod rule;
 mod table;
 mod tags;
 mod template;
-#[cfg(feature = "config")]
-mod units;
+pub(crate) mod units;
 
 pub use self::{
     builder::RulesBuilder, error::RulesError, policy::Policy, rule::Rule, table::Rules,
