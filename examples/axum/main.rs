@@ -33,10 +33,7 @@ use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio::signal;
-use tower_response_cache::{
-    CacheHandle, CacheLayer, Invalidated, MemoryStore, RedisStore, Rule, Rules, RulesError, Tags,
-    Target,
-};
+use tower_response_cache::{CacheHandle, Rule, Rules, RulesError, Settings, Tags, Target};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -69,8 +66,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_env_filter(filter).init();
     let address = listen_address()?;
 
-    let (cache, catalogue) = open().await?;
+    let cache = Settings::from_env()?.rules(rules()?).connect().await?;
     let handle = cache.handle();
+    let catalogue = open_catalogue(&handle).await?;
     let app = Router::new()
         .route("/products", get(list).post(add))
         .route("/products/{id}", get(show).put(change).delete(remove))
@@ -94,29 +92,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Opens the store that `CACHE_URL` names, and the catalogue that goes with it.
-///
-/// Processes that share a cache must share the data too.
-async fn open() -> Result<(CacheLayer, Catalogue), Box<dyn Error>> {
-    let Ok(url) = env::var("CACHE_URL") else {
-        info!(
-            "responses are kept in memory, 64 MiB of it; CACHE_URL=redis://… keeps them in Redis"
-        );
-        let cache = CacheLayer::new(MemoryStore::new(64 << 20)).rules(rules()?);
-        return Ok((cache, Catalogue::private().await?));
-    };
-    let store = RedisStore::builder(&url).connect_lazily()?;
-    let cache = CacheLayer::new(store).rules(rules()?);
-    let handle = cache.handle();
-    match handle.check().await {
-        Ok(()) => info!("responses are kept in Redis"),
-        Err(error) => warn!("nothing is cached until Redis answers: {error}"),
+/// Opens the catalogue that goes with the store: processes that share a cache must share the data.
+async fn open_catalogue(cache: &CacheHandle) -> Result<Catalogue, Box<dyn Error>> {
+    if cache.stats().store.tier == "memory" {
+        return Catalogue::private().await;
     }
     let (catalogue, new) = Catalogue::shared().await?;
-    if new && handle.invalidate(Target::everything()).await? == Invalidated::Queued {
-        warn!("Redis will forget what it has of an older catalogue as soon as it answers");
+    if new {
+        let outcome = cache.invalidate(Target::everything()).await?;
+        info!("made a new catalogue; all that is cached of an older one: {outcome:?}");
     }
-    Ok((cache, catalogue))
+    Ok(catalogue)
 }
 
 #[derive(Deserialize)]
