@@ -18,6 +18,7 @@ use crate::rules::{ClientCaching, Lifetime, Policy};
 use crate::semantics::age;
 use crate::semantics::freshness::{Basis, Reading, Terms};
 use crate::semantics::groups;
+use crate::semantics::range::ContentRange;
 use crate::semantics::storing::{Arrival, stored_fields};
 use crate::semantics::targeted::Binding;
 use crate::semantics::vary::Vary;
@@ -141,13 +142,14 @@ impl Exchange {
     ) -> Result<(), Refusal> {
         let policy = self.policy();
         let headers = &head.headers;
-        let status_fits = policy.store_any_status && terms.basis != Basis::Assigned
+        let status_fits = head.status == StatusCode::PARTIAL_CONTENT
+            || policy.store_any_status && terms.basis != Basis::Assigned
             || self.stores_status(head.status);
         let declared_shared = binding.directives.public
             || binding.directives.s_maxage.is_some()
             || binding.targeted;
         let refusals = [
-            (head.status == StatusCode::PARTIAL_CONTENT, Refusal::Partial),
+            (!self.keeps_part(head), Refusal::Partial),
             (!status_fits, Refusal::Status),
             (is_event_stream(headers), Refusal::EventStream),
             (!policy.store_set_cookie && headers.contains_key(SET_COOKIE), Refusal::SetCookie),
@@ -165,6 +167,12 @@ impl Exchange {
             Some((_, refusal)) => Err(*refusal),
             None => Ok(()),
         }
+    }
+
+    /// Whether a response is no part of one, or a part that can be kept.
+    fn keeps_part(&self, head: &Parts) -> bool {
+        head.status != StatusCode::PARTIAL_CONTENT
+            || self.policy().store_partial && ContentRange::of_field(&head.headers).is_some()
     }
 
     fn stores_status(&self, status: StatusCode) -> bool {

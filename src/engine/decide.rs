@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use http::{HeaderMap, StatusCode};
+
+use super::Engine;
+use super::partial::{self, Portion};
 use super::request::Facts;
 use crate::entry::StoredResponse;
 use crate::reason::Miss;
@@ -19,6 +23,8 @@ pub(super) enum Decision {
     Validate(Miss),
     /// Ask the handler as if there were none.
     Forward(Miss),
+    /// Ask the handler for what the stored part lacks.
+    Complete,
 }
 
 /// In what state a stored response is served.
@@ -36,13 +42,23 @@ impl Service {
 
 /// Decides by the law, after the policy has had its say about whose response it is.
 pub(super) fn on_stored(
+    engine: &Engine,
     stored: &StoredResponse,
     age: Duration,
+    request: &HeaderMap,
     facts: &Facts,
     policy: &Policy,
 ) -> Decision {
     if let Some(reason) = foreign(stored, facts, policy) {
         return Decision::Forward(reason);
+    }
+    if facts.range && !policy.serve_ranges {
+        return Decision::Forward(Miss::Partial);
+    }
+    if stored.status == StatusCode::PARTIAL_CONTENT
+        && matches!(partial::portion(engine, stored, request, facts), Portion::Missing)
+    {
+        return Decision::Complete;
     }
     match reuse::decide(&stored.terms, age, &facts.directives) {
         Reuse::ServeFresh => Decision::Serve(Service::Fresh),

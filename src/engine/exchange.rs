@@ -87,16 +87,20 @@ impl Exchange {
         let found = match self.look_up(request).await {
             Ok(found) => found,
             // A store that fails to find would fail to keep: no second wait.
-            Err(why) => return self.forward(why, Nominated::new(), None),
+            Err(why) => return self.forward(why, Nominated::new(), None, None),
         };
         let (why, nominated) = match found.outcome {
-            Outcome::Response(stored) => match self.judge(&stored) {
+            Outcome::Response(stored) => match self.judge(&stored, request) {
                 Decision::Serve(service) => {
                     return Step::Answer(self.serve(&stored, request, service));
                 }
                 Decision::ServeAndRefresh(service) => {
                     let response = self.serve(&stored, request, service);
                     return self.refresh(response, stored, found.captured).await;
+                }
+                Decision::Complete => {
+                    let captured = self.captured(found.captured).await;
+                    return self.forward(Miss::Partial, Nominated::new(), Some(stored), captured);
                 }
                 Decision::Validate(why) => (why, Nominated::from_elem(stored, 1)),
                 Decision::Forward(why) => (why, Nominated::new()),
@@ -107,12 +111,12 @@ impl Exchange {
             Outcome::Absent => (Miss::Absent, Nominated::new()),
         };
         let captured = self.captured(found.captured).await;
-        self.forward(why, nominated, captured)
+        self.forward(why, nominated, None, captured)
     }
 
-    fn judge(&self, stored: &StoredResponse) -> Decision {
+    fn judge(&self, stored: &StoredResponse, request: &HeaderMap) -> Decision {
         let age = stored.age(self.engine.options.clock.now());
-        decide::on_stored(stored, age, &self.facts, self.policy())
+        decide::on_stored(&self.engine, stored, age, request, &self.facts, self.policy())
     }
 
     fn serve(
@@ -140,18 +144,24 @@ impl Exchange {
             return Step::Answer(response);
         };
         let captured = self.captured(captured).await;
-        let forward = Forward::new(self, Miss::Stale, Nominated::from_elem(stored, 1), captured);
+        let forward = Forward::new(self, Miss::Stale, Nominated::from_elem(stored, 1), None, captured);
         Step::Refresh(response, forward, refreshing)
     }
 
-    fn forward(self, why: Miss, nominated: Nominated, captured: Option<Captured>) -> Step {
+    fn forward(
+        self,
+        why: Miss,
+        nominated: Nominated,
+        part: Option<Arc<StoredResponse>>,
+        captured: Option<Captured>,
+    ) -> Step {
         self.counters().missed(why);
         tracing::debug!(key = ?self.key, reason = why.as_str(), "miss");
         if self.facts.directives.only_if_cached {
             // RFC 9111 §5.2.1.7
             return Step::Answer(respond::gateway_timeout("only-if-cached, and nothing is\n"));
         }
-        Step::Forward(Forward::new(self, why, nominated, captured))
+        Step::Forward(Forward::new(self, why, nominated, part, captured))
     }
 
     /// Completes what the look-up captured.

@@ -6,14 +6,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::ETAG;
 use http::response::Parts;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Frame;
 use smallvec::SmallVec;
 
 use super::admit::{Admission, announced_length};
 use super::request::Facts;
 use super::respond::{self, Content};
-use super::{Engine, Exchange, forward};
+use super::{Engine, Forward, forward, partial};
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, Stamp};
 use crate::reason::{Miss, Refusal};
@@ -47,6 +47,8 @@ struct Recording {
     client: HeaderMap,
     facts: Facts,
     why: Miss,
+    /// A stored part of the same representation, perhaps.
+    part: Option<Arc<StoredResponse>>,
     captured: Captured,
     late: SmallVec<[Scope; 2]>,
     tag: bool,
@@ -58,13 +60,8 @@ struct Recording {
 
 impl Recorder {
     /// Starts to record what was admitted.
-    pub(super) fn new(
-        exchange: Exchange,
-        admission: Admission,
-        captured: Captured,
-        client: HeaderMap,
-        why: Miss,
-    ) -> Self {
+    pub(super) fn new(forward: Forward, admission: Admission, captured: Captured) -> Self {
+        let exchange = forward.exchange;
         let now = exchange.engine.options.clock.now();
         let draft = StoredResponse {
             key: exchange.key,
@@ -72,7 +69,6 @@ impl Recorder {
             status: admission.status,
             body: Bytes::new(),
             trailers: None,
-            part: None,
             terms: admission.terms,
             tagged: Tagged::ByOrigin,
             received: now,
@@ -85,9 +81,10 @@ impl Recorder {
                 engine: exchange.engine,
                 announced: announced_length(&draft.fields),
                 draft,
-                client,
+                client: forward.client,
                 facts: exchange.facts,
-                why,
+                why: forward.why,
+                part: forward.part,
                 captured,
                 late: admission.late,
                 tag: admission.tag,
@@ -168,19 +165,25 @@ impl Drop for Recorder {
 
 impl Recording {
     /// Gives the whole response to the store, unless it is not as long as it announced.
-    fn complete(mut self: Box<Self>) -> StoredResponse {
+    fn complete(self) -> StoredResponse {
         let mut response = self.draft;
-        response.body = joined(&mut self.chunks);
+        response.body = joined(self.chunks);
         if self.tag {
             let digest = blake3::hash(&response.body);
             response.fields.insert(ETAG, etag::strong_from_digest(digest.as_bytes()));
             response.tagged = Tagged::ByCache;
         }
-        if self.announced.is_none_or(|announced| announced == self.length) {
-            self.engine.keep(self.route, response.clone(), self.captured, self.late);
-        } else {
+        if self.announced.is_some_and(|announced| announced != self.length) {
             self.engine.metrics.route(self.route).refused(Refusal::Incomplete);
+            return response;
         }
+        let whole = match self.part {
+            Some(part) if response.status == StatusCode::PARTIAL_CONTENT => {
+                partial::joined(&part, response.clone())
+            }
+            _ => response.clone(),
+        };
+        self.engine.keep(self.route, whole, self.captured, self.late);
         response
     }
 }
@@ -228,19 +231,16 @@ impl Engine {
 ///
 /// Small bodies are copied even when they are one chunk: it may be a corner of a large read buffer,
 /// which it would keep alive uncounted.
-fn joined(chunks: &mut SmallVec<[Bytes; 4]>) -> Bytes {
+fn joined(mut chunks: SmallVec<[Bytes; 4]>) -> Bytes {
     const CORNER: usize = 64 << 10;
-    match &mut **chunks {
-        [] => Bytes::new(),
-        [whole] if whole.len() > CORNER => std::mem::take(whole),
-        chunks => {
-            let mut body = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
-            for chunk in chunks {
-                body.extend_from_slice(chunk);
-            }
-            body.freeze()
-        }
+    if chunks.len() <= 1 && chunks.iter().all(|whole| whole.is_empty() || whole.len() > CORNER) {
+        return chunks.pop().unwrap_or_default();
     }
+    let mut body = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
+    for chunk in chunks {
+        body.extend_from_slice(&chunk);
+    }
+    body.freeze()
 }
 
 /// Returns how long from its arrival a response can be of use: while it is fresh, in its stale

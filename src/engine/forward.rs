@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{
-    CACHE_CONTROL, DATE, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+    CACHE_CONTROL, DATE, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
 };
+use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::respond::{self, Content};
-use super::{Engine, Exchange, Recorder, refresh};
+use super::{Engine, Exchange, Recorder, partial, refresh};
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::Captured;
 use crate::extension::Told;
@@ -32,10 +33,14 @@ pub(super) type Nominated = SmallVec<[Arc<StoredResponse>; 1]>;
 #[derive(Debug)]
 pub(crate) struct Forward {
     pub(super) exchange: Exchange,
-    why: Miss,
+    pub(super) why: Miss,
     /// What the handler is asked to confirm. The first is what the request selected, unless it is
     /// a miss for its variant.
     nominated: Nominated,
+    /// A stored part that lacks what is wanted.
+    pub(super) part: Option<Arc<StoredResponse>>,
+    /// Whether the handler is asked for the rest of it alone.
+    completing: bool,
     /// Without it nothing is stored.
     captured: Option<Captured>,
     /// The request's fields as the client sent them.
@@ -48,10 +53,10 @@ pub(crate) struct Forward {
 pub(crate) enum Arrived {
     /// Answer this in its stead.
     Answer(Response<Content>),
-    /// Pass it on.
-    Pass,
-    /// Pass it on, and record its body.
-    Record(Recorder),
+    /// Pass it on, behind what is stored of it.
+    Pass(Option<Bytes>),
+    /// Pass it on, behind what is stored of it, and record all.
+    Record(Recorder, Option<Bytes>),
 }
 
 impl Forward {
@@ -59,9 +64,12 @@ impl Forward {
         exchange: Exchange,
         why: Miss,
         nominated: Nominated,
+        part: Option<Arc<StoredResponse>>,
         captured: Option<Captured>,
     ) -> Self {
         Self {
+            part,
+            completing: false,
             sent: exchange.started,
             exchange,
             why,
@@ -77,7 +85,11 @@ impl Forward {
         self.nominated.retain(|stored| nominee(stored).is_some());
         let nominees: SmallVec<[Nominee<'_>; 1]> =
             self.nominated.iter().filter_map(|stored| nominee(stored)).collect();
-        if nominees.is_empty() {
+        if let Some(rest) = self.part.as_ref().and_then(|part| partial::rest(part, request)) {
+            self.completing = true;
+            request.insert(RANGE, rest.range);
+            request.extend(rest.if_range.map(|validator| (IF_RANGE, validator)));
+        } else if nominees.is_empty() {
             self.ask_for_all(request);
         } else {
             validation::conditional(request, &nominees);
@@ -116,6 +128,16 @@ impl Forward {
             return Arrived::Answer(response);
         }
         self.judge_by_head(head);
+        let mut prefix = None;
+        if self.completing && head.status == StatusCode::PARTIAL_CONTENT {
+            match self.part.take() {
+                Some(part) if partial::completes(&part, &mut head.headers) => {
+                    head.status = StatusCode::OK;
+                    prefix = Some(part.body.clone());
+                }
+                part => return Arrived::Answer(self.contradicted(part)),
+            }
+        }
         let admitted = self.exchange.admit(&self.client, head, &told, arrival);
         let refusal = match (admitted, self.captured.take()) {
             (Ok(admission), Some(captured)) => {
@@ -123,8 +145,7 @@ impl Forward {
                     head.headers.insert(DATE, arrival.response_time.to_header_value());
                 }
                 self.sign(head, None, true, self.detail());
-                let Self { exchange, client, why, .. } = self;
-                return Arrived::Record(Recorder::new(exchange, admission, captured, client, why));
+                return Arrived::Record(Recorder::new(self, admission, captured), prefix);
             }
             (Ok(_), None) => Refusal::StoreError,
             (Err(refusal), _) => refusal,
@@ -132,7 +153,7 @@ impl Forward {
         self.exchange.counters().refused(refusal);
         let detail = self.detail().unwrap_or(refusal.as_str());
         self.sign(head, None, false, Some(detail));
-        Arrived::Pass
+        Arrived::Pass(prefix)
     }
 
     /// Returns an answer in place of the handler's error, if there is one.
@@ -179,19 +200,22 @@ impl Forward {
             }
             _ if self.nominated.is_empty() || subject == NotModified::Client => {
                 self.sign(head, None, false, self.detail());
-                Arrived::Pass
+                Arrived::Pass(None)
             }
-            _ => {
-                // Asked again, it would be about the same responses: they go.
-                for stored in &self.nominated {
-                    self.exchange.engine.discard(stored);
-                }
-                let stale = self.excused(Failure::Unreachable);
-                Arrived::Answer(stale.unwrap_or_else(|| {
-                    respond::bad_gateway("the origin confirmed a response it was not asked about\n")
-                }))
-            }
+            _ => Arrived::Answer(self.contradicted(None)),
         }
+    }
+
+    /// Answers for a handler that confirmed what it was not asked about, or sent another part than
+    /// it was asked for. A service that takes a request's body cannot be asked again; but what was
+    /// stored goes, so the next request asks for all.
+    fn contradicted(&self, part: Option<Arc<StoredResponse>>) -> Response<Content> {
+        for stored in self.nominated.iter().chain(&part) {
+            self.exchange.engine.discard(stored);
+        }
+        self.excused(Failure::Unreachable).unwrap_or_else(|| {
+            respond::bad_gateway("the origin's answer does not fit what it was asked\n")
+        })
     }
 
     /// Renews a stored response by a 304 and answers with it.

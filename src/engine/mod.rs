@@ -16,6 +16,7 @@ mod exchange;
 mod fill;
 mod forward;
 mod lookup;
+mod partial;
 mod refresh;
 mod request;
 mod respond;

@@ -129,7 +129,14 @@ impl Engine {
             && !self.journal.blocks(stored.stamp())
         {
             let policy = self.policy(matched.map(|matched| &**matched.route));
-            let decision = decide::on_stored(stored, stored.age(started), &facts, policy);
+            let decision = decide::on_stored(
+                self,
+                stored,
+                stored.age(started),
+                request.headers(),
+                &facts,
+                policy,
+            );
             if let Decision::Serve(service) = decision {
                 let response = respond::from_store(self, stored, request.headers(), &facts, service, started);
                 let route = self.metrics.route(index(matched));

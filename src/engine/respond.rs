@@ -4,17 +4,19 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Frame;
 
 use super::Engine;
 use super::decide::Service;
+use super::partial::{self, Portion};
 use super::request::Facts;
 use crate::entry::StoredResponse;
 use crate::semantics::cache_status::{CacheStatus, Fwd, Handling};
 use crate::semantics::date::HttpDate;
 use crate::semantics::preconditions::{self, Precondition};
+use crate::semantics::range;
 
 /// The content of an answer that the cache makes: no body of a handler's.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +45,17 @@ impl Content {
         let data = std::mem::replace(&mut self.first, next);
         data.map(Frame::data)
             .or_else(|| self.trailers.take().map(|trailers| Frame::trailers(*trailers)))
+    }
+}
+
+impl FromIterator<Bytes> for Content {
+    fn from_iter<I: IntoIterator<Item = Bytes>>(chunks: I) -> Self {
+        let mut chunks = chunks.into_iter().filter(|bytes| !bytes.is_empty());
+        Self {
+            first: chunks.next(),
+            rest: chunks.collect(),
+            trailers: None,
+        }
     }
 }
 
@@ -93,6 +106,18 @@ pub(super) fn represent(
     let mut response = Response::new(Content::default());
     *response.status_mut() = stored.status;
     *response.headers_mut() = stored.fields.clone();
+    if facts.range || stored.status == StatusCode::PARTIAL_CONTENT {
+        match partial::portion(engine, stored, request, facts) {
+            Portion::Some(portion) => {
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                portion.write_fields(response.headers_mut());
+                *response.body_mut() = portion.chunks.into_iter().collect();
+                return response;
+            }
+            Portion::Unsatisfiable => return unsatisfiable(stored),
+            Portion::Whole | Portion::Missing => {}
+        }
+    }
     if facts.head {
         announce_length(response.headers_mut(), stored);
     } else {
@@ -114,6 +139,15 @@ pub(super) fn not_modified(stored: &StoredResponse) -> Response<Content> {
     let mut response = Response::new(Content::default());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     *response.headers_mut() = preconditions::not_modified_fields(&stored.fields);
+    response
+}
+
+/// Says that no byte of a stored response is in the range (RFC 9110 §15.5.17).
+fn unsatisfiable(stored: &StoredResponse) -> Response<Content> {
+    let mut response = not_modified(stored);
+    *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+    let length = u64::try_from(stored.body.len()).unwrap_or(u64::MAX);
+    response.headers_mut().insert(CONTENT_RANGE, range::unsatisfied(length));
     response
 }
 

@@ -30,8 +30,6 @@ pub struct StoredResponse {
     pub(crate) fields: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) trailers: Option<HeaderMap>,
-    /// Which part of the representation the body is; `None` for the whole of it.
-    pub(crate) part: Option<Part>,
     pub(crate) terms: Terms,
     /// Whose word the `ETag` is.
     pub(crate) tagged: Tagged,
@@ -47,15 +45,6 @@ pub(crate) struct Variant {
     /// What the request held in the nominated fields.
     pub(crate) nominated: Nominated,
     pub(crate) form: NormalForm,
-}
-
-/// The part of a representation that a 206 carried (RFC 9110 §14.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Part {
-    /// The position of the first byte held.
-    pub(crate) first: u64,
-    /// The length of the whole representation, where the origin said it.
-    pub(crate) complete_length: Option<u64>,
 }
 
 /// Who gave a stored response its entity-tag.

@@ -45,7 +45,6 @@ impl StoredResponse {
             fields: head.headers,
             body,
             trailers: None,
-            part: None,
             tagged: Tagged::ByOrigin,
             received: clock.now(),
             stamp: Stamp::default(),

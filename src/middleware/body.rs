@@ -118,7 +118,7 @@ pub(super) enum Ahead<B: Body> {
 /// A body made of bytes in memory ends here, so that its answer can leave with the entity-tag that
 /// its hits will have.
 pub(super) async fn read_ahead<B: Body>(body: B, recorder: Recorder) -> Ahead<B> {
-    let mut tee = Tee::new(body, recorder);
+    let mut tee = Tee::new(body, Some(recorder));
     let ended = poll_fn(|cx| Poll::Ready(tee.read_ahead(cx))).await;
     match tee.recorder.take() {
         Some(recorder) if ended => Ahead::Whole(recorder),
@@ -129,19 +129,28 @@ pub(super) async fn read_ahead<B: Body>(body: B, recorder: Recorder) -> Ahead<B>
     }
 }
 
-/// Starts to copy `body` into `recorder` as the client reads it.
-pub(super) fn record<B: Body>(body: B, recorder: Recorder) -> ResponseBody<B> {
+/// Starts to copy `body`, behind a prefix of it, into `recorder` as the client reads it.
+pub(super) fn record<B: Body>(
+    prefix: Option<Bytes>,
+    body: B,
+    recorder: Option<Recorder>,
+) -> ResponseBody<B> {
     let mut tee = Tee::new(body, recorder);
+    if let Some(prefix) = prefix {
+        let frame = Frame::data(prefix);
+        tee.record(&frame);
+        tee.read.push_back(Ok(frame));
+    }
     tee.finish_if_ended();
     tee.into_body()
 }
 
 impl<B: Body> Tee<B> {
-    fn new(body: B, recorder: Recorder) -> Self {
+    fn new(body: B, recorder: Option<Recorder>) -> Self {
         Self {
             body: Box::pin(body),
             read: VecDeque::new(),
-            recorder: Some(recorder),
+            recorder,
         }
     }
 

@@ -74,8 +74,11 @@ where
     let (mut head, body) = response.into_parts();
     match forward.arrived(&mut head) {
         Arrived::Answer(response) => Ok(response.map(ResponseBody::made)),
-        Arrived::Pass => Ok(Response::from_parts(head, ResponseBody::passing(body))),
-        Arrived::Record(recorder) if is_short(&body, &recorder) => {
+        Arrived::Pass(None) => Ok(Response::from_parts(head, ResponseBody::passing(body))),
+        Arrived::Pass(Some(prefix)) => {
+            Ok(Response::from_parts(head, body::record(Some(prefix), body, None)))
+        }
+        Arrived::Record(recorder, None) if is_short(&body, &recorder) => {
             match body::read_ahead(body, recorder).await {
                 Ahead::Whole(recorder) => {
                     Ok(recorder.finish_and_answer(head).map(ResponseBody::made))
@@ -83,8 +86,8 @@ where
                 Ahead::Partly(body) => Ok(Response::from_parts(head, body)),
             }
         }
-        Arrived::Record(recorder) => {
-            Ok(Response::from_parts(head, body::record(body, recorder)))
+        Arrived::Record(recorder, prefix) => {
+            Ok(Response::from_parts(head, body::record(prefix, body, Some(recorder))))
         }
     }
 }

@@ -28,5 +28,4 @@ pub(crate) use self::{
     route::{Match, Route},
     rule::{ClientCaching, Lifetime},
     table::WriteTarget,
-    tags::TagTooLong,
 };

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 
 use super::wire::{Reader, Wire, write_bytes};
-use crate::entry::{Part, StoredResponse};
+use crate::entry::StoredResponse;
 use crate::key::PrimaryKey;
 use crate::semantics::freshness::Terms;
 
@@ -19,7 +19,6 @@ pub(super) fn write(response: &StoredResponse, now: Instant, wall: SystemTime) -
         fields,
         body: _,
         trailers,
-        part,
         terms,
         tagged,
         received: _,
@@ -37,7 +36,6 @@ pub(super) fn write(response: &StoredResponse, now: Instant, wall: SystemTime) -
     status.write(&mut head);
     fields.write(&mut head);
     trailers.write(&mut head);
-    part.write(&mut head);
     tagged.write(&mut head);
     stamp.write(&mut head);
     head
@@ -52,7 +50,7 @@ pub(super) fn read(
     wall: SystemTime,
 ) -> Option<StoredResponse> {
     let written = Duration::read(from)?;
-    let response = StoredResponse {
+    Some(StoredResponse {
         // Not the entry's copy: this one may have its fingerprint computed already.
         key: key.clone(),
         terms: resumed(Wire::read(from)?, written, since_1970(wall)),
@@ -60,16 +58,11 @@ pub(super) fn read(
         status: Wire::read(from)?,
         fields: Wire::read(from)?,
         trailers: Wire::read(from)?,
-        part: Wire::read(from)?,
         tagged: Wire::read(from)?,
         stamp: Wire::read(from)?,
         received: now,
         body,
-    };
-    let part_is_possible = response
-        .part
-        .is_none_or(|part| part.can_be_of(response.body.len()));
-    part_is_possible.then_some(response)
+    })
 }
 
 /// Counts the time between the two wall clocks as time in the store.
@@ -84,16 +77,6 @@ fn resumed(mut terms: Terms, written: Duration, wall: Duration) -> Terms {
     terms
 }
 
-impl Part {
-    /// Whether a part of this length lies within what is said to be the whole.
-    fn can_be_of(self, length: usize) -> bool {
-        let end = u64::try_from(length)
-            .ok()
-            .and_then(|length| self.first.checked_add(length));
-        end.is_some_and(|end| self.complete_length.is_none_or(|whole| end <= whole))
-    }
-}
-
 /// A clock before 1970 counts as 1970.
 fn since_1970(wall: SystemTime) -> Duration {
     wall.duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -101,28 +84,9 @@ fn since_1970(wall: SystemTime) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{at, entry_of, full, read_back};
-    use super::super::{Damage, decode, encode_head};
+    use super::super::testing::{at, full};
+    use super::super::{decode, encode_head};
     use super::*;
-
-    #[test]
-    fn a_part_beyond_the_whole_is_damage() {
-        for (first, complete_length, possible) in [
-            (5, Some(9), true),
-            (6, Some(9), false),
-            (u64::MAX - 4, None, true),
-            (u64::MAX - 3, None, false),
-        ] {
-            let mut response = full();
-            response.part = Some(Part {
-                first,
-                complete_length,
-            });
-            let damage = read_back(entry_of(&response), &response).map(drop);
-            let expected = possible.then_some(()).ok_or(Damage::Malformed);
-            assert_eq!(damage, expected, "{first}");
-        }
-    }
 
     #[test]
     fn the_time_between_writing_and_reading_is_time_in_the_store() {

@@ -3,7 +3,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use super::wire::{
     Reader, Wire, byte_by_variant, field_by_field, write_bytes, write_count, write_list,
 };
-use crate::entry::{Part, Tagged, Variant};
+use crate::entry::{Tagged, Variant};
 use crate::epoch::{Epoch, Scope, ScopeKind, Stamp};
 use crate::semantics::date::HttpDate;
 use crate::semantics::freshness::{Basis, Terms};
@@ -22,13 +22,6 @@ byte_by_variant! {
         Lists = 0,
         Sets = 1,
         SetsInOneLanguage = 2,
-    }
-}
-
-field_by_field! {
-    Part {
-        first,
-        complete_length,
     }
 }
 

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::prelude::*;
 
 use super::{Damage, decode, encode_head};
-use crate::entry::{Part, StoredResponse, Tagged, Variant};
+use crate::entry::{StoredResponse, Tagged, Variant};
 use crate::epoch::{Epoch, Scope, ScopeKind, Stamp};
 use crate::key::PrimaryKey;
 use crate::semantics::date::HttpDate;
@@ -33,10 +33,6 @@ pub(super) fn full() -> StoredResponse {
         fields: lines(fields.map(|(name, value)| (name.to_owned(), value.to_vec(), false))),
         body: Bytes::from_static(b"body"),
         trailers: Some(trailers),
-        part: Some(Part {
-            first: 2,
-            complete_length: Some(9),
-        }),
         terms: Terms {
             lifetime: Duration::from_secs(60),
             basis: Basis::Assigned,
@@ -63,18 +59,12 @@ pub(super) fn full() -> StoredResponse {
 }
 
 pub(super) fn any_response() -> impl Strategy<Value = StoredResponse> {
-    let part = prop::option::of((any::<u32>(), prop::option::of(1_000_u64..)).prop_map(
-        |(first, behind)| Part {
-            first: first.into(),
-            complete_length: behind.map(|behind| behind.saturating_add(first.into())),
-        },
-    ));
     let tagged = prop_oneof![Just(Tagged::ByOrigin), Just(Tagged::ByCache)];
     let head = (200_u16..1000, any_fields(), prop::option::of(any_fields()));
     let blobs = (any::<Vec<u8>>(), any::<Vec<u8>>());
-    let rest = (any_variant(), any_terms(), any_stamp(), part, tagged);
+    let rest = (any_variant(), any_terms(), any_stamp(), tagged);
     (head, blobs, rest).prop_map(
-        |((status, fields, trailers), (key, body), (variant, terms, stamp, part, tagged))| {
+        |((status, fields, trailers), (key, body), (variant, terms, stamp, tagged))| {
             StoredResponse {
                 key: PrimaryKey::from_encoded(key.into()),
                 variant,
@@ -82,7 +72,6 @@ pub(super) fn any_response() -> impl Strategy<Value = StoredResponse> {
                 fields,
                 body: body.into(),
                 trailers,
-                part,
                 terms,
                 tagged,
                 received: Instant::now(),
@@ -122,7 +111,7 @@ pub(super) fn content(response: &StoredResponse) -> impl PartialEq + std::fmt::D
             lines(&response.fields),
             response.trailers.as_ref().map(lines),
         ),
-        (response.body, response.part, response.terms),
+        (response.body, response.terms),
         (response.tagged, response.stamp),
     )
 }

@@ -1,0 +1,160 @@
+//! Ranges: which part of a stored response a request gets (RFC 9110 §14, RFC 9111 §3.3).
+
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::Engine;
+use super::request::Facts;
+use crate::entry::StoredResponse;
+use crate::semantics::date::HttpDate;
+use crate::semantics::validation;
+use crate::semantics::range::{
+    ContentRange, HeldPart, Joined, Part, Partial, Ranges, Rest, Selection, Spans,
+    StrongValidator, if_range_holds, join,
+};
+
+/// What of a stored response answers a request.
+#[derive(Debug)]
+pub(super) enum Portion {
+    /// The whole of it.
+    Whole,
+    /// These bytes of it: a 206.
+    Some(Partial),
+    /// Nothing, for it has no such bytes: a 416.
+    Unsatisfiable,
+    /// It is a part that does not hold what is wanted.
+    Missing,
+}
+
+/// Chooses what of `stored` answers a request.
+pub(super) fn portion(
+    engine: &Engine,
+    stored: &StoredResponse,
+    request: &HeaderMap,
+    facts: &Facts,
+) -> Portion {
+    match stored.status {
+        StatusCode::OK if facts.range && !facts.head => of_complete(engine, stored, request),
+        StatusCode::PARTIAL_CONTENT => of_part(engine, stored, request),
+        _ => Portion::Whole,
+    }
+}
+
+fn of_complete(engine: &Engine, stored: &StoredResponse, request: &HeaderMap) -> Portion {
+    let (Some(ranges), Some(part)) = (ranges(engine, stored, request), Part::whole(length(stored)))
+    else {
+        return Portion::Whole;
+    };
+    match ranges.of_complete(length(stored)) {
+        Selection::Whole => Portion::Whole,
+        Selection::Unsatisfiable => Portion::Unsatisfiable,
+        Selection::Spans(spans) => cut(stored, &part, &spans).map_or(Portion::Whole, Portion::Some),
+    }
+}
+
+fn of_part(engine: &Engine, stored: &StoredResponse, request: &HeaderMap) -> Portion {
+    let cut = || {
+        let part = held(stored)?;
+        let spans = ranges(engine, stored, request)?.of_part(&part)?;
+        cut(stored, &part, &spans)
+    };
+    cut().map_or(Portion::Missing, Portion::Some)
+}
+
+/// Returns where the bytes of a stored 206 lie.
+fn held(stored: &StoredResponse) -> Option<Part> {
+    let range = ContentRange::of_field(&stored.fields)?;
+    Some(Part::new(range, length(stored)))
+}
+
+/// Returns how to ask the handler for what a stored prefix lacks.
+///
+/// Only a strong validator lets the answer be trusted: then the handler sends the rest of the same
+/// representation, or another one whole.
+pub(super) fn rest(stored: &StoredResponse, request: &HeaderMap) -> Option<Rest> {
+    if request.contains_key(RANGE) {
+        return None;
+    }
+    held(stored)?.rest(Some(validator(stored)?), &stored.fields)
+}
+
+/// Whether a 206 with these fields is the rest that was asked for; if so, turns the fields into
+/// those of the whole representation.
+pub(super) fn completes(stored: &StoredResponse, rest: &mut HeaderMap) -> bool {
+    let fits = || {
+        let held = held(stored)?;
+        let rest = ContentRange::of_field(rest)?;
+        let follows = held.span_held()?.end() == rest.span.first();
+        let ends = rest.reaches_end() && rest.complete == held.range().complete;
+        (follows && ends).then_some(rest.span.end())
+    };
+    let Some(length) = fits().filter(|_| has_validator_of(stored, rest)) else {
+        return false;
+    };
+    let mut whole = validation::freshen(&stored.fields, rest);
+    whole.remove(CONTENT_RANGE);
+    whole.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    *rest = whole;
+    true
+}
+
+fn has_validator_of(stored: &StoredResponse, rest: &HeaderMap) -> bool {
+    validator(stored).is_some_and(|validator| {
+        let field = validator.field();
+        rest.get(&field) == stored.fields.get(&field)
+    })
+}
+
+/// Joins a part that has arrived with one that was stored, if they are of one representation.
+pub(super) fn joined(stored: &StoredResponse, mut arrived: StoredResponse) -> StoredResponse {
+    let joined = || {
+        let part = |response| held(response).zip(Some(validator(response)));
+        let ((a, a_validator), (b, b_validator)) = (part(stored)?, part(&arrived)?);
+        join(
+            HeldPart { part: a, validator: a_validator, body: &stored.body },
+            HeldPart { part: b, validator: b_validator, body: &arrived.body },
+        )
+    };
+    match joined() {
+        None => return arrived,
+        Some(Joined::Complete(body)) => {
+            arrived.status = StatusCode::OK;
+            arrived.fields.remove(CONTENT_RANGE);
+            arrived.body = body;
+        }
+        Some(Joined::Part(part, body)) => {
+            arrived.fields.insert(CONTENT_RANGE, part.range().to_header_value());
+            arrived.body = body;
+        }
+    }
+    arrived.fields.insert(CONTENT_LENGTH, HeaderValue::from(arrived.body.len()));
+    arrived
+}
+
+/// Returns what proves that parts are of one representation.
+fn validator(stored: &StoredResponse) -> Option<StrongValidator<'_>> {
+    let etag = stored.etag().map(HeaderValue::as_bytes);
+    StrongValidator::new(etag, stored.terms.last_modified, stored.terms.date)
+}
+
+/// Reads the ranges that count: `If-Range` may say that they do not.
+fn ranges(engine: &Engine, stored: &StoredResponse, request: &HeaderMap) -> Option<Ranges> {
+    let ranges = Ranges::of_request(&Method::GET, request)?;
+    let terms = &stored.terms;
+    let etag = stored.etag().map(HeaderValue::as_bytes);
+    let now = HttpDate::from(engine.options.clock.wall());
+    if_range_holds(request, etag, terms.last_modified, terms.date, now).then_some(ranges)
+}
+
+fn cut(stored: &StoredResponse, part: &Part, spans: &Spans) -> Option<Partial> {
+    let boundary = match spans.as_slice() {
+        [_] => 0,
+        // Whoever wrote the body must not have known it.
+        _ => u128::from(getrandom::u64().ok()?) << 64 | u128::from(getrandom::u64().ok()?),
+    };
+    Partial::new(part, &stored.body, spans, stored.fields.get(CONTENT_TYPE), boundary)
+}
+
+fn length(stored: &StoredResponse) -> u64 {
+    u64::try_from(stored.body.len()).unwrap_or(u64::MAX)
+}

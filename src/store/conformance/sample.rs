@@ -1,0 +1,126 @@
+//! Responses to store, and the requests that they answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ETAG, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Uri};
+
+use crate::clock::Clock;
+use crate::entry::{StoredResponse, Tagged, Variant};
+use crate::epoch::{Scope, Stamp};
+use crate::key::{KeySpec, Namespace, PrimaryKey};
+use crate::semantics::date::HttpDate;
+use crate::semantics::freshness::{Basis, Terms};
+
+/// A request with the response that is to be stored for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) namespace: Namespace,
+    pub(crate) key: PrimaryKey,
+    pub(crate) request: HeaderMap,
+    fields: HeaderMap,
+    body: Bytes,
+    trailers: Option<HeaderMap>,
+    path: String,
+}
+
+impl Sample {
+    /// Makes a sample without fields, the path as its body.
+    pub(crate) fn new(namespace: &Namespace, path: &str) -> Self {
+        let uri = Uri::try_from(path).expect("the suite's paths are valid");
+        let request = HeaderMap::new();
+        let key = PrimaryKey::new(namespace, &KeySpec::default(), &Method::GET, &uri, &request);
+        Self {
+            namespace: namespace.clone(),
+            key: key.expect("the suite's requests have keys"),
+            request,
+            fields: HeaderMap::new(),
+            body: Bytes::copy_from_slice(path.as_bytes()),
+            trailers: None,
+            path: path.to_owned(),
+        }
+    }
+
+    /// Adds a field to the request.
+    pub(crate) fn asked_with(mut self, name: &'static str, value: &'static str) -> Self {
+        self.request.append(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
+        self
+    }
+
+    /// Adds a field to the response.
+    pub(crate) fn field(mut self, name: &'static str, value: &[u8]) -> Self {
+        self.fields
+            .append(HeaderName::from_static(name), field_value(value));
+        self
+    }
+
+    /// Gives the response an entity-tag.
+    pub(crate) fn etag(self, value: &str) -> Self {
+        self.field(ETAG.as_str(), value.as_bytes())
+    }
+
+    /// Gives the response a body.
+    pub(crate) fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// Adds a trailer field to the response.
+    pub(crate) fn trailer(mut self, name: &'static str, value: &[u8]) -> Self {
+        self.trailers
+            .get_or_insert_default()
+            .append(HeaderName::from_static(name), field_value(value));
+        self
+    }
+
+    /// Returns the scopes that the request determines: namespace, route and path.
+    pub(crate) fn scopes(&self) -> [Scope; 3] {
+        let namespace = self.namespace.as_str();
+        [
+            Scope::namespace(namespace),
+            Scope::route(namespace, "/{*path}"),
+            Scope::path(namespace, self.path.as_bytes()),
+        ]
+    }
+
+    /// Returns the response, as a cache would make it now.
+    pub(crate) fn response(&self, clock: &Clock) -> StoredResponse {
+        StoredResponse {
+            key: self.key.clone(),
+            variant: Variant::of(&self.fields, &self.request, false),
+            status: StatusCode::OK,
+            fields: self.fields.clone(),
+            body: self.body.clone(),
+            trailers: self.trailers.clone(),
+            terms: terms(HttpDate::from(clock.wall())),
+            tagged: Tagged::ByOrigin,
+            received: clock.now(),
+            stamp: Stamp::default(),
+        }
+    }
+}
+
+fn field_value(value: &[u8]) -> HeaderValue {
+    HeaderValue::from_bytes(value).expect("the suite's field values are valid")
+}
+
+fn terms(date: HttpDate) -> Terms {
+    Terms {
+        lifetime: Duration::from_secs(60),
+        basis: Basis::Explicit,
+        initial_age: Duration::from_secs(1),
+        date,
+        last_modified: Some(HttpDate(1_000_000_000)),
+        stale_while_revalidate: Some(Duration::from_secs(30)),
+        stale_if_error: None,
+        validate_always: false,
+        forbids_stale: false,
+        shared_lifetime: true,
+        immutable: false,
+        omitted: Vec::new(),
+    }
+}
