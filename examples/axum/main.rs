@@ -57,6 +57,7 @@ fn rules() -> Result<Rules, RulesError> {
         .route("/stats", Rule::bypass())
         .on_write("/products", ["/search"])
         .on_write("/products/{id}", ["/products", "/search"])
+        .on_write("/categories/{category}/discount", ["/search"])
         .build()
 }
 
@@ -170,8 +171,8 @@ struct Discount {
     percent: u8,
 }
 
-/// Changes many products at once. No pattern matches just them, so what shows them is invalidated
-/// by the tag of their category.
+/// Changes many products at once. No pattern is theirs alone, so their pages and their list are
+/// invalidated by the tag that they have in common.
 async fn discount(
     State(catalogue): State<Catalogue>,
     Extension(cache): Extension<CacheHandle>,
