@@ -22,6 +22,7 @@ mod catalogue;
 
 use std::env;
 use std::error::Error;
+use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
@@ -64,7 +65,8 @@ fn rules() -> Result<Rules, RulesError> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    log.with_ansi(stdout().is_terminal()).init();
     let address = listen_address()?;
 
     let cache = Settings::from_env()?.rules(rules()?).connect().await?;
