@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use super::Exchange;
-use crate::entry::{Variant, fields_size};
+use crate::entry::Variant;
 use crate::epoch::Scope;
 use crate::extension::Told;
 use crate::reason::Refusal;
@@ -189,7 +189,7 @@ impl Exchange {
         let max_fields = rule
             .and_then(|rule| rule.max_fields)
             .map_or(options.max_fields, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-        if fields_size(&head.headers) > max_fields {
+        if section_length(&head.headers) > max_fields {
             return Err(Refusal::FieldsTooLarge);
         }
         let max_body = rule.and_then(|rule| rule.max_body).unwrap_or(options.max_body);
@@ -257,6 +257,15 @@ fn listed<'a>(
         .flat_map(move |line| line.as_bytes().split(move |byte| *byte == separator))
         .map(<[u8]>::trim_ascii)
         .filter(|tag| !tag.is_empty())
+}
+
+/// Returns the length of a header section as HTTP/1.1 writes it.
+fn section_length(headers: &HeaderMap) -> usize {
+    const COLON_BLANK_CRLF: usize = 4;
+    let line = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len() + value.len() + COLON_BLANK_CRLF
+    };
+    headers.iter().map(line).sum()
 }
 
 fn names(vary: &Vary, name: &HeaderName) -> bool {

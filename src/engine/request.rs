@@ -267,7 +267,8 @@ impl Passage {
     /// Signs the handler's response, and takes from it what was meant for the cache.
     pub(crate) fn finish<B>(&self, response: &mut Response<B>) {
         Told::take(response.extensions_mut());
-        self.engine.sign_passed(response.headers_mut(), self.fwd, self.reason.as_str());
+        let detail = Some(self.reason.as_str()).filter(|_| self.fwd != Fwd::Method);
+        self.engine.sign_passed(response.headers_mut(), self.fwd, detail);
     }
 }
 

@@ -221,13 +221,13 @@ impl Engine {
     }
 
     /// Signs a response that the handler gave for a request that passed by the store.
-    pub(super) fn sign_passed(&self, fields: &mut HeaderMap, why: Fwd, detail: &str) {
+    pub(super) fn sign_passed(&self, fields: &mut HeaderMap, why: Fwd, detail: Option<&str>) {
         let handling = Handling::Forwarded {
             why,
             status: None,
             stored: false,
             collapsed: None,
         };
-        self.sign(fields, handling, None, Some(detail));
+        self.sign(fields, handling, None, detail);
     }
 }

@@ -9,7 +9,6 @@ use super::Engine;
 use crate::epoch::Scope;
 use crate::extension::Told;
 use crate::key::{authority, decoded_path};
-use crate::reason::Bypass;
 use crate::rules::WriteTarget;
 use crate::semantics::cache_status::Fwd;
 use crate::semantics::uri::Target;
@@ -51,7 +50,7 @@ impl Write {
     /// Invalidates what the handler's answer makes stale, before anybody can have read it.
     pub(crate) async fn answered(mut self, head: &mut Parts) {
         Told::take(&mut head.extensions);
-        self.engine.sign_passed(&mut head.headers, Fwd::Method, Bypass::Method.as_str());
+        self.engine.sign_passed(&mut head.headers, Fwd::Method, None);
         if !invalidation::invalidates(&self.method, head.status) {
             self.scopes.clear();
             return;

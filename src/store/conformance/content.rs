@@ -59,7 +59,16 @@ pub(super) async fn trailers_come_back(trial: Trial) {
 }
 
 pub(super) async fn the_terms_and_the_age_come_back(trial: Trial) {
-    let sample = trial.sample("/").etag("\"a\"").field("vary", b"x-a, x-b");
+    let sample = trial
+        .sample("/")
+        .field(
+            "cache-control",
+            b"s-maxage=60, stale-while-revalidate=30, no-cache=\"x-user\"",
+        )
+        .field("last-modified", b"Sun, 06 Nov 1994 08:49:37 GMT")
+        .field("age", b"7")
+        .field("etag", b"\"a\"")
+        .field("vary", b"x-a, x-b");
     let captured = trial.capture(&sample.scopes()).await;
     let fill = trial.fill_of(&sample, captured, &[]);
     let stored = fill.response.clone();

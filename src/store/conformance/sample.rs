@@ -1,17 +1,13 @@
 //! Responses to store, and the requests that they answer.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use http::header::{ETAG, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode, Uri};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, Uri};
 
 use crate::clock::Clock;
-use crate::entry::{StoredResponse, Tagged, Variant};
-use crate::epoch::{Scope, Stamp};
+use crate::entry::StoredResponse;
+use crate::epoch::Scope;
 use crate::key::{KeySpec, Namespace, PrimaryKey};
-use crate::semantics::date::HttpDate;
-use crate::semantics::freshness::{Basis, Terms};
 
 /// A request with the response that is to be stored for it.
 #[derive(Clone, Debug)]
@@ -22,7 +18,7 @@ pub(crate) struct Sample {
     fields: HeaderMap,
     body: Bytes,
     trailers: Option<HeaderMap>,
-    path: String,
+    uri: Uri,
 }
 
 impl Sample {
@@ -38,7 +34,7 @@ impl Sample {
             fields: HeaderMap::new(),
             body: Bytes::copy_from_slice(path.as_bytes()),
             trailers: None,
-            path: path.to_owned(),
+            uri,
         }
     }
 
@@ -56,11 +52,6 @@ impl Sample {
         self.fields
             .append(HeaderName::from_static(name), field_value(value));
         self
-    }
-
-    /// Gives the response an entity-tag.
-    pub(crate) fn etag(self, value: &str) -> Self {
-        self.field(ETAG.as_str(), value.as_bytes())
     }
 
     /// Gives the response a body.
@@ -83,44 +74,26 @@ impl Sample {
         [
             Scope::namespace(namespace),
             Scope::route(namespace, "/{*path}"),
-            Scope::path(namespace, self.path.as_bytes()),
+            Scope::path(namespace, self.uri.path().as_bytes()),
         ]
     }
 
     /// Returns the response, as a cache would make it now.
     pub(crate) fn response(&self, clock: &Clock) -> StoredResponse {
+        let mut request = Request::get(&self.uri)
+            .body(())
+            .expect("the parts are valid");
+        *request.headers_mut() = self.request.clone();
+        let mut response = Response::new(self.body.clone());
+        *response.headers_mut() = self.fields.clone();
         StoredResponse {
             key: self.key.clone(),
-            variant: Variant::of(&self.fields, &self.request, false),
-            status: StatusCode::OK,
-            fields: self.fields.clone(),
-            body: self.body.clone(),
             trailers: self.trailers.clone(),
-            terms: terms(HttpDate::from(clock.wall())),
-            tagged: Tagged::ByOrigin,
-            received: clock.now(),
-            stamp: Stamp::default(),
+            ..StoredResponse::sample(&request, response, clock)
         }
     }
 }
 
 fn field_value(value: &[u8]) -> HeaderValue {
     HeaderValue::from_bytes(value).expect("the suite's field values are valid")
-}
-
-fn terms(date: HttpDate) -> Terms {
-    Terms {
-        lifetime: Duration::from_secs(60),
-        basis: Basis::Explicit,
-        initial_age: Duration::from_secs(1),
-        date,
-        last_modified: Some(HttpDate(1_000_000_000)),
-        stale_while_revalidate: Some(Duration::from_secs(30)),
-        stale_if_error: None,
-        validate_always: false,
-        forbids_stale: false,
-        shared_lifetime: true,
-        immutable: false,
-        omitted: Vec::new(),
-    }
 }

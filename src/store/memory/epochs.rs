@@ -31,9 +31,9 @@ use smallvec::SmallVec;
 
 use crate::epoch::{Captured, Epoch, Scope, Stamp};
 
-/// How many invalidated scopes are remembered. What is captured, and then takes so long that as
-/// many other scopes are invalidated meanwhile, is not stored.
-const MAX_REMEMBERED: usize = 65_536;
+/// How many invalidated scopes are remembered, in a few megabytes. A response is not stored if this
+/// many other scopes are invalidated while the handler makes it.
+const MAX_REMEMBERED: usize = 32_768;
 
 /// Knows which epochs are current.
 pub(super) struct Epochs {

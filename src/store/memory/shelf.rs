@@ -21,13 +21,13 @@ const TYPICAL_WEIGHT: u64 = 4096;
 const LARGEST_SHARE: u64 = 8;
 const LARGEST: u64 = 16 << 20;
 const MAX_SHARDS: u64 = 64;
-/// How many groups with an expired variant one call tidies up.
+/// How many groups lose their expired variants in one call.
 const SWEEP: usize = 16;
 
 /// All groups by their keys.
 ///
-/// Readers meet nothing but the read lock of a shard of the map. Writers take turns, so that the
-/// books always agree with the map.
+/// A reader takes the read lock of one shard of the map, and waits for nothing else. Writers take
+/// turns, so that the books always agree with the map; a turn lasts a few microseconds.
 pub(super) struct Shelf {
     map: Cache<PrimaryKey, Arc<Group>, Weight, RandomState, Departures>,
     /// The most that a group may weigh.
@@ -124,7 +124,7 @@ impl Shelf {
         }
     }
 
-    /// Drops what has expired: in time proportional to what was put, whatever is stored.
+    /// Drops what has expired: a little at each call, yet more than a put brings.
     fn sweep(&self, books: &mut Books, now: Instant) -> Departed {
         let mut departed = Departed::new();
         for _ in 0..SWEEP {
@@ -305,6 +305,18 @@ mod tests {
                 audit(&shelf);
             }
         }
+        audit(&shelf);
+    }
+
+    #[test]
+    fn what_the_map_does_not_admit_is_not_in_the_books() {
+        let shelf = Shelf::new(1 << 20);
+        let sample = sample("/");
+        let large = Arc::new(resident(&sample, Instant::now(), 1 << 30));
+        let departed = shelf.edit(&mut shelf.books.lock(), &sample.key, |variants| {
+            variants.push(large);
+        });
+        assert_eq!(departed.len(), 1);
         audit(&shelf);
     }
 
