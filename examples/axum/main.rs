@@ -42,19 +42,14 @@ use crate::catalogue::{Catalogue, Draft, Product};
 
 /// What is cached for how long, and what a successful write makes obsolete besides its own path.
 fn rules() -> Result<Rules, RulesError> {
+    let seconds = Duration::from_secs;
     Rules::builder()
-        .route(
-            "/products",
-            Rule::ttl(Duration::from_secs(60)).keep_query(["category"]),
-        )
-        .route("/products/{id}", Rule::ttl(Duration::from_secs(300)))
-        .route(
-            "/search",
-            Rule::ttl(Duration::from_secs(30)).keep_query(["q"]),
-        )
+        .route("/products", Rule::ttl(seconds(60)).keep_query(["category"]))
+        .route("/products/{id}", Rule::ttl(seconds(300)))
+        .route("/search", Rule::ttl(seconds(30)).keep_query(["q"]))
         // A mistake, to show that it does no harm: whoever sends credentials is answered by the
         // handler. What is personal should have `Rule::bypass()`.
-        .route("/account", Rule::ttl(Duration::from_secs(60)))
+        .route("/account", Rule::ttl(seconds(60)))
         .route("/stats", Rule::bypass())
         .on_write("/products", ["/search"])
         .on_write("/products/{id}", ["/products", "/search"])
