@@ -53,10 +53,8 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    /// Opens the catalogue that the processes of this machine share, or makes it; says whether it
-    /// is new.
-    pub(crate) async fn shared() -> rusqlite::Result<(Self, bool)> {
-        let file = std::env::temp_dir().join("tower-response-cache-example.sqlite");
+    /// Opens the catalogue that other processes also use, or makes it; says whether it is new.
+    pub(crate) async fn shared(file: PathBuf) -> rusqlite::Result<(Self, bool)> {
         Self::open(file, None).await
     }
 

@@ -23,6 +23,7 @@ mod catalogue;
 use std::env;
 use std::error::Error;
 use std::io::{IsTerminal, stdout};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
@@ -58,12 +59,21 @@ fn rules() -> Result<Rules, RulesError> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter);
     log.with_ansi(stdout().is_terminal()).init();
-    let address = listen_address()?;
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
+async fn run() -> Result<(), Box<dyn Error>> {
+    let address = listen_address()?;
     let cache = Settings::from_env()?.rules(rules()?).connect().await?;
     let handle = cache.handle();
     let catalogue = open_catalogue(&handle).await?;
@@ -95,10 +105,12 @@ async fn open_catalogue(cache: &CacheHandle) -> Result<Catalogue, Box<dyn Error>
     if cache.stats().store.tier == "memory" {
         return Catalogue::private().await;
     }
-    let (catalogue, new) = Catalogue::shared().await?;
+    let file = env::temp_dir().join("tower-response-cache-example.sqlite");
+    info!("the catalogue is kept in {}", file.display());
+    let (catalogue, new) = Catalogue::shared(file).await?;
     if new {
         let outcome = cache.invalidate(Target::everything()).await?;
-        info!("made a new catalogue; all that is cached of an older one: {outcome:?}");
+        info!("it is new; invalidation of all that is cached of an older one: {outcome:?}");
     }
     Ok(catalogue)
 }
