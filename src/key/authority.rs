@@ -54,7 +54,7 @@ fn without_default_port<'a>(raw: &'a [u8], default_port: &[u8]) -> Result<&'a [u
 
 /// A byte of `reg-name` or `IPv4address` (RFC 3986 §3.2.2).
 fn in_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte)
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.') || b"_~%!$&'()*+,;=".contains(&byte)
 }
 
 #[cfg(test)]
