@@ -113,11 +113,18 @@ impl Store for RedisStore {
         wanted: Wanted<'a>,
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<Found, Error>> {
-        let Shared { data, limits, hints, .. } = &*self.0;
+        let Shared {
+            data,
+            limits,
+            hints,
+            ..
+        } = &*self.0;
         Box::pin(async move {
             let moment = self.0.moment();
             let exchange = data.begin(limits.read)?;
-            Lookup::new(hints, exchange, wanted, scopes).run(moment).await
+            Lookup::new(hints, exchange, wanted, scopes)
+                .run(moment)
+                .await
         })
     }
 
