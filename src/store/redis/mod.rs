@@ -176,7 +176,10 @@ impl Shared {
         /// One in so many captures also renews epochs: no epoch in use ends, and few commands ask.
         const RENEWAL: u32 = 32;
         let moment = self.moment();
-        let renew = self.captures.fetch_add(1, Ordering::Relaxed) % RENEWAL == 0;
+        let renew = self
+            .captures
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(RENEWAL);
         let mut exchange = self.data.begin(self.limits.capture)?;
         let stamp = epochs::ensure(&mut exchange, namespace, scopes, renew).await?;
         Ok(Captured { stamp, moment })

@@ -91,10 +91,6 @@ impl Variants {
         self.0.iter().any(|listed| listed.variant == *variant)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Returns the variant that a request selects; `None` if only a response without `Vary` can
     /// answer it.
     pub(super) fn matching(&self, request: &HeaderMap) -> Option<&Variant> {
