@@ -8,11 +8,13 @@
 //! The `Cache-Status` of an answer says whether it came from the cache, and why; with
 //! `RUST_LOG=debug` the log says more. Clients speak HTTP/1.1 or, by prior knowledge, HTTP/2.
 //!
-//! Here are the options and the connections; `proxy.rs` has the proxy itself, and `interim.rs`
-//! brings 103 (Early Hints) to clients.
+//! Here the parts are put together and connections accepted; `proxy.rs` has the cache and what is
+//! done to messages, `origin.rs` the way to the origin, and `interim.rs` brings interim responses
+//! such as 103 (Early Hints) to clients.
 
 mod interim;
 mod options;
+mod origin;
 mod proxy;
 
 use std::error::Error as StdError;
@@ -29,6 +31,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::interim::Interims;
 use self::options::{Options, Storage, USAGE};
+use self::origin::Origin;
 use self::proxy::Proxy;
 
 /// How much the store in memory holds, in bytes.
@@ -80,7 +83,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn StdError>> {
         Storage::Memory => CacheLayer::new(MemoryStore::new(MEMORY)),
         Storage::Redis(url) => CacheLayer::new(RedisStore::connect(&url).await?),
     };
-    let proxy = Proxy::new(options.origin, &cache.policy(options.preset));
+    let proxy = Proxy::new(Origin::new(options.origin), &cache.policy(options.preset));
     let listener = TcpListener::bind(options.listen).await?;
     writeln!(
         std::io::stdout(),

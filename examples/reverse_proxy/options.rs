@@ -48,7 +48,7 @@ impl Options {
                 "--preset" => preset = policy(&value()?)?,
                 "--store" => store = storage(value()?)?,
                 "--threads" => threads = Some(count(&value()?)?),
-                _ => return Err(invalid(format!("{name:?} is not an option"))),
+                _ => return Err(invalid(format!("{name} is not an option"))),
             }
         }
         Ok(Self {
