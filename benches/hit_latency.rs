@@ -1,0 +1,236 @@
+//! What a hit costs, as ratios against a baseline of the same run.
+//!
+//! `cargo bench --bench hit_latency` prints criterion's figures and, at the end, the ratios that
+//! matter. It needs `redis-server` on the PATH for the Redis groups and leaves them out without.
+//! README.md shows what one machine gave.
+
+mod support;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use bytes::Bytes;
+use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
+use futures_util::FutureExt;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use tower::{Service, ServiceExt, service_fn};
+use tower_response_cache::{CacheLayer, Clock, MemoryStore, Rule, Rules, StoredResponse};
+
+use support::{Ratios, allocations};
+
+const KIB: usize = 1 << 10;
+const SIZES: [(&str, usize); 3] = [("1 KiB", KIB), ("64 KiB", 64 * KIB), ("1 MiB", KIB * KIB)];
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let mut ratios = Ratios::default();
+    memory(&mut criterion, &mut ratios);
+    misses(&mut criterion, &mut ratios);
+    parts(&mut criterion);
+    support::redis::hits(&mut criterion, &mut ratios);
+    criterion.final_summary();
+    ratios.print();
+}
+
+/// Is a hit in memory about as cheap as a handler that returns a constant?
+fn memory(criterion: &mut Criterion, ratios: &mut Ratios) {
+    let mut group = criterion.benchmark_group("memory");
+    for (name, size) in SIZES {
+        group.throughput(Throughput::Elements(1));
+        let bare = router(size);
+        serve(
+            &mut group,
+            &format!("bare handler {name}"),
+            bare.clone(),
+            request(),
+        );
+        let cached = bare.layer(layer());
+        warm(&cached);
+        serve(&mut group, &format!("hit {name}"), cached, request());
+    }
+    let cached = router(KIB).layer(layer());
+    let etag = warm(&cached).expect("a rule's response has an entity-tag");
+    let mut conditional = request();
+    conditional
+        .headers_mut()
+        .insert("if-none-match", etag.parse().expect("a tag"));
+    serve(&mut group, "304", cached.clone(), conditional);
+    group.finish();
+
+    ratios.compare(
+        "memory hit 1 KiB / bare handler",
+        "memory/hit 1 KiB",
+        "memory/bare handler 1 KiB",
+        1.25,
+    );
+    ratios.compare(
+        "memory hit 1 MiB / hit 1 KiB",
+        "memory/hit 1 MiB",
+        "memory/hit 1 KiB",
+        1.1,
+    );
+    ratios.compare(
+        "304 / bare handler",
+        "memory/304",
+        "memory/bare handler 1 KiB",
+        1.25,
+    );
+
+    let bare = allocations(&mut router(KIB), request);
+    let hit = allocations(&mut cached.clone(), request);
+    ratios.count(
+        "allocations of a memory hit beyond the bare handler's",
+        hit.saturating_sub(bare),
+        8,
+    );
+}
+
+/// What does the cache add to a handler whose answer it stores?
+fn misses(criterion: &mut Criterion, ratios: &mut Ratios) {
+    let mut group = criterion.benchmark_group("miss");
+    let numbered = || {
+        let mut next = 0_u64;
+        move || {
+            next += 1;
+            let uri = format!("http://shop.example/products/{next}");
+            Request::get(uri)
+                .header("accept", "*/*")
+                .body(Body::empty())
+                .expect("a request")
+        }
+    };
+    serve_each(&mut group, "bare handler 1 KiB", router(KIB), numbered());
+    serve_each(
+        &mut group,
+        "stored 1 KiB",
+        router(KIB).layer(layer()),
+        numbered(),
+    );
+    group.finish();
+    ratios.difference(
+        "miss 1 KiB with the memory store, beyond the bare handler",
+        "miss/stored 1 KiB",
+        "miss/bare handler 1 KiB",
+        Duration::from_micros(10),
+    );
+}
+
+/// What do the parts cost alone?
+fn parts(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("parts");
+    let clock = Clock::system();
+    let request = Request::get("http://shop.example/products/42")
+        .body(())
+        .expect("a request");
+    let response = http::Response::builder()
+        .header("content-type", "application/json")
+        .header("cache-control", "max-age=60")
+        .header("etag", "\"57f21cd664d3bc0d499bf992ad3ca2f2\"")
+        .header("vary", "accept-encoding")
+        .header("x-request-id", "0f1e2d3c")
+        .body(Bytes::from(vec![b'x'; KIB]))
+        .expect("a response");
+    let stored = StoredResponse::sample(&request, response, &clock);
+    let entry = Bytes::from(stored.encode(&clock));
+    group.bench_function("encode 1 KiB", |bencher| {
+        bencher.iter(|| stored.encode(&clock))
+    });
+    group.bench_function("decode 1 KiB", |bencher| {
+        bencher.iter(|| StoredResponse::decode(&entry, stored.key(), &clock).expect("an entry"));
+    });
+    group.bench_function("fingerprint of a key", |bencher| {
+        let key = stored.key().as_bytes();
+        bencher.iter(|| blake3::hash(std::hint::black_box(key)));
+    });
+    group.finish();
+}
+
+fn router(size: usize) -> Router {
+    let body = Bytes::from(vec![b'x'; size]);
+    let handler = move || {
+        let body = body.clone();
+        async move { body }
+    };
+    Router::new().route("/products/{id}", get(handler))
+}
+
+fn layer() -> CacheLayer {
+    CacheLayer::new(MemoryStore::new(256 << 20)).rules(rules())
+}
+
+fn rules() -> Rules {
+    Rules::builder()
+        .route("/products/{id}", Rule::ttl(Duration::from_secs(3600)))
+        .build()
+        .expect("the rules are sound")
+}
+
+fn request() -> Request<Body> {
+    Request::get("/products/42")
+        .header("host", "shop.example")
+        .header("user-agent", "curl/8.5.0")
+        .header("accept", "*/*")
+        .header("accept-encoding", "gzip, br")
+        .body(Body::empty())
+        .expect("the parts are valid")
+}
+
+/// Fills the cache and returns the entity-tag of what is stored.
+fn warm(router: &Router) -> Option<String> {
+    let response = router
+        .clone()
+        .oneshot(request())
+        .now_or_never()?
+        .expect("infallible");
+    assert_eq!(response.status(), StatusCode::OK);
+    let etag = response
+        .headers()
+        .get("etag")
+        .map(|etag| etag.to_str().expect("ASCII").to_owned());
+    response
+        .into_body()
+        .collect()
+        .now_or_never()?
+        .expect("a body")
+        .to_bytes();
+    etag
+}
+
+fn serve(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    router: Router,
+    request: Request<Body>,
+) {
+    let (head, _) = request.into_parts();
+    serve_each(group, name, router, || {
+        Request::from_parts(head.clone(), Body::empty())
+    });
+}
+
+/// Answers are ready when they are asked for, bodies too: no runtime stands between.
+fn serve_each(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    mut router: Router,
+    mut request: impl FnMut() -> Request<Body>,
+) {
+    group.bench_function(name, |bencher| {
+        bencher.iter_batched(
+            &mut request,
+            |request| {
+                let response = router.call(request).now_or_never().expect("ready");
+                response
+                    .expect("infallible")
+                    .into_body()
+                    .collect()
+                    .now_or_never()
+                    .expect("ready")
+            },
+            BatchSize::SmallInput,
+        );
+    });
+}
