@@ -4,6 +4,11 @@
 //! it with them; `cargo test --test reverse_proxy` builds no examples, and uses the one that was
 //! built last, or builds it where there is none.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper that cannot go on fails the test"
+)]
+
 use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -763,6 +768,53 @@ fn curl_sees_misses_hits_and_304s_with_both_versions() {
             "{confirmed}"
         );
     }
+    assert_eq!(origin.requests().len(), 2);
+}
+
+/// CacheControl, which comes with pip, is a cache for the client's own use.
+const CACHING_CLIENT: &str = r#"
+import sys
+try:
+    import cachecontrol, requests
+except ImportError:
+    from pip._vendor import cachecontrol, requests
+session = cachecontrol.CacheControl(requests.Session())
+for _ in range(3):
+    answer = session.get(sys.argv[1])
+    print(answer.from_cache, answer.text)
+"#;
+
+#[test]
+fn a_client_with_a_cache_of_its_own_keeps_and_validates_what_the_proxy_has_stored() {
+    let origin = Origin::new(|request| {
+        let control = match request {
+            kept if kept.contains("/kept") => "max-age=60",
+            _ => "max-age=0, s-maxage=60",
+        };
+        format!(
+            "HTTP/1.1 200 OK\r\nETag: \"1\"\r\nCache-Control: {control}\r\n\
+             Content-Length: 2\r\n\r\nok"
+        )
+        .into_bytes()
+    });
+    let proxy = Proxy::before(&origin);
+    for target in ["/kept", "/validated"] {
+        let client = Command::new("python3")
+            .args(["-c", CACHING_CLIENT])
+            .arg(format!("http://{}{target}", proxy.address))
+            .output();
+        let Ok(output) = client.map(|client| text(&client.stdout)) else {
+            eprintln!("skipped: there is no python3");
+            return;
+        };
+        if output.is_empty() {
+            eprintln!("skipped: python3 has no CacheControl");
+            return;
+        }
+        let expected = ["False ok", "True ok", "True ok"];
+        assert_eq!(output.lines().collect::<Vec<_>>(), expected, "{target}");
+    }
+    // Its conditional requests were answered by the proxy, without the origin.
     assert_eq!(origin.requests().len(), 2);
 }
 
