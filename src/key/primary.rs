@@ -72,6 +72,12 @@ impl PrimaryKey {
         self.encoded.clone()
     }
 
+    /// Returns the namespace that the key was made in.
+    pub(crate) fn namespace(&self) -> Option<Namespace> {
+        let (_, name) = fields(&self.encoded).find(|(tag, _)| *tag == Tag::NAMESPACE)?;
+        std::str::from_utf8(name).ok()?.parse().ok()
+    }
+
     /// Returns 128 bits of BLAKE3 over the encoding, to name the key in a shared store.
     ///
     /// Computed on first use: a hit in memory never needs it.

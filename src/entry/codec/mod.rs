@@ -29,7 +29,7 @@ mod head;
 mod parts;
 #[cfg(test)]
 mod testing;
-mod wire;
+pub(crate) mod wire;
 
 use std::time::{Instant, SystemTime};
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 /// What an entry is made of; writing and reading stand side by side, so that they agree.
-pub(super) trait Wire: Sized {
+pub(crate) trait Wire: Sized {
     /// Appends the value.
     fn write(&self, out: &mut Vec<u8>);
 
@@ -12,7 +12,7 @@ pub(super) trait Wire: Sized {
 }
 
 /// What is left to read of an entry.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     entry: &'a Bytes,
     rest: &'a [u8],
 }
@@ -21,25 +21,25 @@ impl<'a> Reader<'a> {
     /// More lines, names or epochs than this are in no entry.
     const MAX_COUNT: usize = 10_000;
 
-    pub(super) fn new(entry: &'a Bytes) -> Self {
+    pub(crate) fn new(entry: &'a Bytes) -> Self {
         Self { entry, rest: entry }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    pub(super) fn as_bytes(&self) -> &'a [u8] {
+    pub(crate) fn as_bytes(&self) -> &'a [u8] {
         self.rest
     }
 
     /// Returns what is left as a part of the entry's own allocation.
-    pub(super) fn to_bytes(&self) -> Bytes {
+    pub(crate) fn to_bytes(&self) -> Bytes {
         self.entry.slice_ref(self.rest)
     }
 
     /// Splits off the next `length` bytes.
-    pub(super) fn split(&mut self, length: usize) -> Option<Self> {
+    pub(crate) fn split(&mut self, length: usize) -> Option<Self> {
         let (next, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
         Some(Self {
@@ -49,25 +49,25 @@ impl<'a> Reader<'a> {
     }
 
     /// Splits off bytes that stand behind their length.
-    pub(super) fn prefixed(&mut self) -> Option<Self> {
+    pub(crate) fn prefixed(&mut self) -> Option<Self> {
         let length = usize::try_from(u32::read(self)?).ok()?;
         self.split(length)
     }
 
     /// Reads a length of up to 64 bits.
-    pub(super) fn length(&mut self) -> Option<usize> {
+    pub(crate) fn length(&mut self) -> Option<usize> {
         usize::try_from(u64::read(self)?).ok()
     }
 
     /// Reads how many values follow. The number is a claim: it bounds a loop, it does not size an
     /// allocation.
-    pub(super) fn count(&mut self) -> Option<usize> {
+    pub(crate) fn count(&mut self) -> Option<usize> {
         let count = usize::try_from(u32::read(self)?).ok()?;
         (count <= Self::MAX_COUNT).then_some(count)
     }
 
     /// Reads values that stand behind their number. Collecting options reserves nothing.
-    pub(super) fn list<T: Wire, C: FromIterator<T>>(&mut self) -> Option<C> {
+    pub(crate) fn list<T: Wire, C: FromIterator<T>>(&mut self) -> Option<C> {
         let count = self.count()?;
         (0..count).map(|_| T::read(self)).collect()
     }
@@ -76,18 +76,18 @@ impl<'a> Reader<'a> {
 /// Writes a length or a number.
 ///
 /// What has 4 GiB is no part of an entry that can be read: a head is far smaller.
-pub(super) fn write_count(count: usize, out: &mut Vec<u8>) {
+pub(crate) fn write_count(count: usize, out: &mut Vec<u8>) {
     u32::try_from(count).unwrap_or(u32::MAX).write(out);
 }
 
 /// Writes bytes behind their length.
-pub(super) fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     write_count(bytes.len(), out);
     out.extend_from_slice(bytes);
 }
 
 /// Writes values behind their number.
-pub(super) fn write_list<T: Wire>(values: &[T], out: &mut Vec<u8>) {
+pub(crate) fn write_list<T: Wire>(values: &[T], out: &mut Vec<u8>) {
     write_count(values.len(), out);
     values.iter().for_each(|value| value.write(out));
 }
@@ -126,7 +126,7 @@ macro_rules! byte_by_variant {
     };
 }
 
-pub(super) use {byte_by_variant, field_by_field};
+pub(crate) use {byte_by_variant, field_by_field};
 
 impl<const N: usize> Wire for [u8; N] {
     fn write(&self, out: &mut Vec<u8>) {

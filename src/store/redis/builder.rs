@@ -1,0 +1,215 @@
+//! The options of a [`RedisStore`].
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::RedisStore;
+use super::connection::{Address, Breaker, BreakerPolicy, Connection, Server};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind};
+
+/// Sets up a [`RedisStore`]; made by [`RedisStore::builder`].
+///
+/// Ends with [`connect`](Self::connect) or [`connect_lazily`](Self::connect_lazily), which also
+/// report what is wrong with the options.
+#[derive(Clone)]
+#[must_use]
+pub struct RedisStoreBuilder {
+    /// Not shown by `Debug`: it may hold a password.
+    url: String,
+    connect_timeout: Duration,
+    limits: Limits,
+    breaker: BreakerPolicy,
+}
+
+/// What a store keeps within.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) read: Duration,
+    pub(super) capture: Duration,
+    pub(super) write: Duration,
+    pub(super) entry_size: usize,
+    /// Whether a tag that nobody used before is believed not to have been invalidated.
+    pub(super) strict_tags: bool,
+}
+
+impl RedisStoreBuilder {
+    pub(super) fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            connect_timeout: Duration::from_millis(500),
+            limits: Limits {
+                read: Duration::from_millis(100),
+                capture: Duration::from_millis(50),
+                write: Duration::from_secs(1),
+                entry_size: (1 << 20) + (128 << 10),
+                strict_tags: false,
+            },
+            breaker: BreakerPolicy::default(),
+        }
+    }
+
+    /// Gives up an attempt to connect after this time; 500 ms by default.
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.connect_timeout = limit;
+        self
+    }
+
+    /// Takes a look-up that lasts longer for a miss; 100 ms by default.
+    ///
+    /// A request may wait for so long, and for [`capture_timeout`](Self::capture_timeout), before
+    /// the handler runs, until the circuit breaker opens.
+    pub fn read_timeout(mut self, limit: Duration) -> Self {
+        self.limits.read = limit;
+        self
+    }
+
+    /// Does not store the response to a miss if learning the epochs takes longer; 50 ms by default.
+    pub fn capture_timeout(mut self, limit: Duration) -> Self {
+        self.limits.capture = limit;
+        self
+    }
+
+    /// Gives up storing, invalidating and removing after this time; 1 s by default.
+    pub fn write_timeout(mut self, limit: Duration) -> Self {
+        self.limits.write = limit;
+        self
+    }
+
+    /// Stores no response that takes more bytes than this, key and fields and all; by default 1 MiB
+    /// for the body and 128 KiB for the rest.
+    pub fn max_entry_size(mut self, bytes: usize) -> Self {
+        self.limits.entry_size = bytes;
+        self
+    }
+
+    /// Opens the circuit breaker after so many commands in a row without an answer; 5 by default.
+    ///
+    /// It also opens when at least half of 20 or more commands within a second went unanswered.
+    pub fn breaker_threshold(mut self, failures: u32) -> Self {
+        self.breaker.consecutive = failures;
+        self
+    }
+
+    /// Probes a server first after so long when the breaker has opened, and at last every so often;
+    /// 500 ms and 10 s by default.
+    pub fn breaker_pause(mut self, first: Duration, longest: Duration) -> Self {
+        self.breaker.pause = first;
+        self.breaker.longest_pause = longest;
+        self
+    }
+
+    /// Stores a response under a tag that only the response names only if the tag was in use before
+    /// the handler ran.
+    ///
+    /// Otherwise the store relies on a note of two minutes that each invalidation leaves. A server
+    /// that is short of memory may evict that note, and then a response that was produced during
+    /// the invalidation is stored as if it came after it. With this option the first response with
+    /// a new tag is not stored, but the second is.
+    pub fn strict_tags(mut self) -> Self {
+        self.limits.strict_tags = true;
+        self
+    }
+
+    /// Connects to the server.
+    ///
+    /// # Errors
+    ///
+    /// When an option is wrong, when the server does not answer in time, and when it refuses.
+    pub async fn connect(self) -> Result<RedisStore, Error> {
+        let server = self.server()?;
+        Ok(RedisStore::new(
+            Connection::open(server).await?,
+            self.limits,
+        ))
+    }
+
+    /// Starts without a connection and connects in the background, trying until it succeeds.
+    ///
+    /// Until then every method of the store fails at once, which to a request is a miss.
+    ///
+    /// # Errors
+    ///
+    /// When an option is wrong, and outside a Tokio runtime.
+    pub fn connect_lazily(self) -> Result<RedisStore, Error> {
+        let server = self.server()?;
+        Ok(RedisStore::new(
+            Connection::open_lazily(server)?,
+            self.limits,
+        ))
+    }
+
+    fn server(&self) -> Result<Arc<Server>, Error> {
+        const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
+        let address = Address::parse(&self.url)?;
+        for (name, time) in [
+            ("connect_timeout", self.connect_timeout),
+            ("read_timeout", self.limits.read),
+            ("capture_timeout", self.limits.capture),
+            ("write_timeout", self.limits.write),
+            ("breaker_pause", self.breaker.pause),
+            ("breaker_pause", self.breaker.longest_pause),
+        ] {
+            if !WAIT.contains(&time) {
+                let message = format!("{name} of {time:?} is not between 1 ms and 60 s");
+                return Err(Error::new(ErrorKind::Invalid, message));
+            }
+        }
+        Ok(Arc::new(Server {
+            address,
+            connect_timeout: self.connect_timeout,
+            breaker: Breaker::new(self.breaker),
+            clock: Clock::system(),
+        }))
+    }
+}
+
+impl fmt::Debug for RedisStoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStoreBuilder")
+            .field("connect_timeout", &self.connect_timeout)
+            .field("limits", &self.limits)
+            .field("breaker", &self.breaker)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_is_no_time_or_endless_is_refused_by_name() {
+        let builder = || RedisStoreBuilder::new("redis://localhost");
+        for (builder, name) in [
+            (builder().connect_timeout(Duration::ZERO), "connect_timeout"),
+            (builder().read_timeout(Duration::MAX), "read_timeout"),
+            (builder().capture_timeout(Duration::ZERO), "capture_timeout"),
+            (builder().write_timeout(Duration::MAX), "write_timeout"),
+            (
+                builder().breaker_pause(Duration::ZERO, Duration::from_secs(1)),
+                "breaker_pause",
+            ),
+        ] {
+            let error = builder.connect_lazily().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().starts_with(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn outside_a_runtime_it_is_an_error_and_no_panic() {
+        let error = RedisStoreBuilder::new("redis://localhost")
+            .connect_lazily()
+            .unwrap_err();
+        assert!(error.to_string().contains("Tokio runtime"), "{error}");
+    }
+
+    #[test]
+    fn the_password_is_not_shown() {
+        let builder = RedisStoreBuilder::new("redis://:s3cret@localhost");
+        assert!(!format!("{builder:?}").contains("s3cret"));
+    }
+}

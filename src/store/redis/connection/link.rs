@@ -1,0 +1,125 @@
+//! One established connection: socket, login and the future that drives both.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisResult};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+
+use super::address::{Address, Endpoint};
+
+/// So many commands are under way at most; the next ones wait, until their deadlines.
+const IN_FLIGHT: usize = 1024;
+/// A peer that acknowledges nothing for so long is gone.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const USER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An established connection.
+///
+/// Nothing moves on it but while [`drive`](Self::drive) is awaited. Dropped, it ends at once, and
+/// what is under way on it fails.
+pub(super) struct Link {
+    handle: MultiplexedConnection,
+    driver: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Link {
+    /// Connects, logs in, and makes sure that the server answers.
+    ///
+    /// Returns `None` when the server hangs up.
+    pub(super) async fn establish(address: &Address) -> RedisResult<Option<Self>> {
+        let mut link = match &address.endpoint {
+            Endpoint::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                tune(&stream)?;
+                Self::log_in(stream, &address.login).await?
+            }
+            #[cfg(unix)]
+            Endpoint::Unix(path) => {
+                Self::log_in(UnixStream::connect(path).await?, &address.login).await?
+            }
+        };
+        // A server that is loading its data, or wants a password, takes connections all the same.
+        let ping = link.ping();
+        link.drive(ping)
+            .await
+            .transpose()
+            .map(|pong| pong.map(|()| link))
+    }
+
+    async fn log_in<S>(stream: S, login: &RedisConnectionInfo) -> RedisResult<Self>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let config = AsyncConnectionConfig::new()
+            // Deadlines are the callers': they include the wait until a command is sent.
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(IN_FLIGHT)
+            .set_concurrency_limit(IN_FLIGHT);
+        let (handle, driver) =
+            MultiplexedConnection::new_with_config(login, stream, config).await?;
+        Ok(Self {
+            handle,
+            driver: Box::pin(driver),
+        })
+    }
+
+    /// Returns a handle to send commands with.
+    pub(super) fn handle(&self) -> MultiplexedConnection {
+        self.handle.clone()
+    }
+
+    /// Moves the connection until `other` is done, or returns `None` when it ended before.
+    pub(super) async fn drive<T>(&mut self, other: impl Future<Output = T>) -> Option<T> {
+        let mut other = pin!(other);
+        poll_fn(|cx| match self.driver.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => other.as_mut().poll(cx).map(Some),
+        })
+        .await
+    }
+
+    /// Asks for a sign of life; to be driven.
+    ///
+    /// # Errors
+    ///
+    /// When the server answers anything else, such as that it is loading.
+    pub(super) fn ping(&self) -> impl Future<Output = RedisResult<()>> + use<> {
+        let mut handle = self.handle();
+        async move { redis::cmd("PING").exec_async(&mut handle).await }
+    }
+
+    /// Ends the connection when all other handles are gone and their commands are answered.
+    pub(super) async fn drain(self) {
+        let Self { handle, driver } = self;
+        drop(handle);
+        driver.await;
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").finish_non_exhaustive()
+    }
+}
+
+/// Sends at once, and notices a peer that vanished without a word.
+fn tune(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    let socket = SockRef::from(stream);
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    socket.set_tcp_keepalive(&keepalive)
+}

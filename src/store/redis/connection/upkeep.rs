@@ -1,0 +1,133 @@
+//! The task that keeps a connection up.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::link::Link;
+use super::{Shared, Stage, State};
+
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(2);
+/// A connection on which a sign of life takes longer is replaced.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A younger connection is not replaced because its server takes no writes: where it leads to has
+/// just been resolved.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// Connects, watches, and connects again.
+///
+/// However it ends, be it with its runtime, the connection is down then.
+pub(super) struct Upkeep(Arc<Shared>);
+
+impl Upkeep {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+
+    pub(super) async fn run(self, mut link: Option<Link>) {
+        let mut retry = FIRST_RETRY;
+        while !self.is_closing() {
+            let dialled = match link.take() {
+                Some(link) => Ok(link),
+                None => self.0.server.dial().await,
+            };
+            match dialled {
+                Ok(link) => {
+                    let began = Instant::now();
+                    self.offer(link).await;
+                    // One that ended at once is no reason to hope for the next.
+                    if began.elapsed() > LONGEST_RETRY {
+                        retry = FIRST_RETRY;
+                    }
+                }
+                Err(error) => self.down(match error.source() {
+                    Some(reason) => reason.to_string(),
+                    None => error.to_string(),
+                }),
+            }
+            self.rest(between(Duration::ZERO, retry)).await;
+            retry = retry.saturating_mul(2).min(LONGEST_RETRY);
+        }
+    }
+
+    /// Lets commands use a connection until it ends or has to be replaced.
+    async fn offer(&self, mut link: Link) {
+        let address = &self.0.server.address;
+        self.0.state.store(Arc::new(State::Up(link.handle())));
+        self.0.server.breaker.close();
+        tracing::debug!(%address, "connected to redis");
+        let reason = self.watch(&mut link).await;
+        self.down(reason.to_owned());
+        if self.is_closing() {
+            // Commands under way hold handles; those that are not answered by then are given up.
+            let _ = timeout(PATIENCE, link.drain()).await;
+        } else {
+            tracing::warn!(%address, reason, "lost redis");
+        }
+    }
+
+    /// Returns why the connection is of no use any more.
+    async fn watch(&self, link: &mut Link) -> &'static str {
+        const ENDED: &str = "it closed the connection";
+        let began = Instant::now();
+        let breaker = &self.0.server.breaker;
+        loop {
+            let pause = breaker.pause();
+            let woken = match pause {
+                Some(pause) => link.drive(self.rest(between(pause / 2, pause))).await,
+                None => link.drive(self.0.alarm.notified()).await,
+            };
+            if woken.is_none() {
+                return ENDED;
+            }
+            if self.is_closing() {
+                return "this store is closed";
+            }
+            let read_only = self.0.read_only.swap(false, Ordering::Relaxed);
+            if read_only && began.elapsed() > SETTLED {
+                return "it takes no writes any more";
+            }
+            let ping = link.ping();
+            match link.drive(timeout(PATIENCE, ping)).await {
+                None => return ENDED,
+                Some(Err(_elapsed)) => return "it does not answer",
+                Some(Ok(_)) if pause.is_none() => {}
+                Some(Ok(Ok(()))) => breaker.close(),
+                Some(Ok(Err(_))) => breaker.stay_open(),
+            }
+        }
+    }
+
+    /// Waits, but not if the connection is to be closed. What else rings is not urgent now.
+    async fn rest(&self, pause: Duration) {
+        let end = Instant::now() + pause;
+        let rung = || timeout_at(end, self.0.alarm.notified());
+        while !self.is_closing() && rung().await.is_ok() {}
+    }
+
+    fn is_closing(&self) -> bool {
+        *self.0.stage.borrow() != Stage::Running
+    }
+
+    fn down(&self, reason: String) {
+        self.0.state.store(Arc::new(State::Down(reason)));
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        self.down("its connection has been given up".to_owned());
+        self.0.stage.send_replace(Stage::Closed);
+    }
+}
+
+/// A random time of a range, so that many processes do not come back at the same moment.
+fn between(shortest: Duration, longest: Duration) -> Duration {
+    let random = getrandom::u32().unwrap_or(u32::MAX);
+    let fraction = f64::from(random) / f64::from(u32::MAX);
+    shortest + longest.saturating_sub(shortest).mul_f64(fraction)
+}

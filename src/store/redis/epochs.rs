@@ -1,0 +1,272 @@
+//! Epochs in Redis: reading, making and forgetting them.
+//!
+//! An epoch is a key with a random value. Without it, whatever carries it is unreadable, so to
+//! invalidate is to delete it. That works when the server is out of memory, may be repeated, and
+//! no repetition can bring an old value back.
+
+use std::time::Duration;
+
+use redis::Pipeline;
+use smallvec::SmallVec;
+
+use super::connection::{Exchange, Replies};
+use super::layout;
+use crate::epoch::{Epoch, Scope, ScopeKind, Stamp};
+use crate::error::{Error, ErrorKind};
+use crate::key::Namespace;
+
+/// How long an epoch lives. One that ends early costs misses.
+pub(super) const EPOCH_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long it is known that a tag was invalidated, and so the longest that a handler may take
+/// whose response is the first to name a tag.
+const MARK_TTL: Duration = Duration::from_secs(120);
+/// Covers the rounding of times, and clocks that run at different speeds.
+const MARGIN: Duration = Duration::from_millis(50);
+
+/// An epoch as the server holds it.
+///
+/// With the time that it was given to live, what is left of that time says how old it is, by the
+/// server's clock alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct StoredEpoch {
+    epoch: Epoch,
+    ttl_seconds: u32,
+}
+
+impl StoredEpoch {
+    fn random() -> Result<Self, Error> {
+        let epoch = getrandom::u64().ok().and_then(Epoch::new);
+        let epoch = epoch.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Unavailable,
+                "the system has no random number for an epoch",
+            )
+        })?;
+        let ttl_seconds = u32::try_from(EPOCH_TTL.as_secs()).unwrap_or(u32::MAX);
+        Ok(Self { epoch, ttl_seconds })
+    }
+
+    fn to_bytes(self) -> [u8; 12] {
+        let mut bytes = [0; 12];
+        let (epoch, ttl) = bytes.split_at_mut(8);
+        epoch.copy_from_slice(&self.epoch.value().to_be_bytes());
+        ttl.copy_from_slice(&self.ttl_seconds.to_be_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (epoch, rest) = bytes.split_first_chunk()?;
+        let (ttl, rest) = rest.split_first_chunk()?;
+        rest.is_empty().then_some(Self {
+            epoch: Epoch::new(u64::from_be_bytes(*epoch))?,
+            ttl_seconds: u32::from_be_bytes(*ttl),
+        })
+    }
+
+    fn ttl(self) -> Duration {
+        Duration::from_secs(self.ttl_seconds.into())
+    }
+
+    /// Returns how old the epoch is at least, from what is left of its time in milliseconds.
+    ///
+    /// That is negative for a key that is gone, or that never ends: it may be new.
+    fn age(self, left: i64) -> Duration {
+        let left = u64::try_from(left).unwrap_or(u64::MAX);
+        self.ttl().saturating_sub(Duration::from_millis(left))
+    }
+}
+
+/// What a server answered when it was asked for epochs.
+#[derive(Debug)]
+pub(super) struct Known(SmallVec<[(Scope, Option<Epoch>); 8]>);
+
+impl Known {
+    pub(super) fn new() -> Self {
+        Self(SmallVec::new())
+    }
+
+    /// Whether the server was asked for the epoch of a scope.
+    pub(super) fn contains(&self, scope: Scope) -> bool {
+        self.0.iter().any(|(asked, _)| *asked == scope)
+    }
+
+    /// Returns the current epoch of a scope, if it has one.
+    pub(super) fn get(&self, scope: Scope) -> Option<Epoch> {
+        let (_, epoch) = self.0.iter().find(|(asked, _)| *asked == scope)?;
+        *epoch
+    }
+
+    /// Takes the replies to [`ask`]; what is no epoch is as good as none.
+    pub(super) fn read(&mut self, replies: &mut Replies, scopes: &[Scope]) -> Result<(), Error> {
+        for scope in scopes {
+            let held = match replies.bytes() {
+                Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
+                held => held.ok().flatten(),
+            };
+            let held = held.and_then(|bytes| StoredEpoch::from_bytes(&bytes));
+            self.0.push((*scope, held.map(|held| held.epoch)));
+        }
+        Ok(())
+    }
+}
+
+/// Asks for the epochs of scopes.
+pub(super) fn ask(commands: &mut Pipeline, namespace: &Namespace, scopes: &[Scope]) {
+    for scope in scopes {
+        commands.cmd("GET").arg(layout::epoch(namespace, *scope));
+    }
+}
+
+/// Returns the current epochs of scopes, and makes those that are missing.
+///
+/// With `renew`, epochs that have lived half of their time are given all of it again.
+///
+/// # Errors
+///
+/// When an epoch can be neither had nor made. What stood in its place is deleted then.
+pub(super) async fn ensure(
+    exchange: &mut Exchange<'_>,
+    namespace: &Namespace,
+    scopes: &[Scope],
+    renew: bool,
+) -> Result<Stamp, Error> {
+    let mut commands = Pipeline::new();
+    let names = scopes.iter().map(|scope| layout::epoch(namespace, *scope));
+    let names: SmallVec<[String; 8]> = names.collect();
+    for name in &names {
+        make(&mut commands, name)?;
+        if renew {
+            commands.cmd("PTTL").arg(name);
+        }
+    }
+    let mut replies = exchange.send(&commands).await?;
+    let mut stamp = Ok(Stamp::default());
+    let mut repairs = Pipeline::new();
+    for (scope, name) in scopes.iter().zip(&names) {
+        let held = made(&mut replies);
+        let left = if renew { replies.integer().ok() } else { None };
+        match held {
+            Ok(held) => {
+                if left.is_some_and(|left| held.age(left) > held.ttl() / 2) {
+                    // The time that it says itself, lest it is taken for older than it is.
+                    repairs.cmd("PEXPIRE").arg(name).arg(millis(held.ttl()));
+                }
+                if let Ok(stamp) = &mut stamp {
+                    stamp.push(*scope, held.epoch);
+                }
+            }
+            Err(error) => {
+                if error.kind() == ErrorKind::Damaged {
+                    repairs.cmd("DEL").arg(name);
+                }
+                stamp = Err(error);
+            }
+        }
+    }
+    // Neither repair is needed now, and both are tried again.
+    let _ = exchange.send(&repairs).await;
+    stamp
+}
+
+/// Asks for all that decides whether tags may join a stamp after the handler has run;
+/// [`read_late`] takes the replies.
+pub(super) fn ask_late(
+    commands: &mut Pipeline,
+    namespace: &Namespace,
+    tags: &[Scope],
+) -> Result<(), Error> {
+    for tag in tags {
+        let name = layout::epoch(namespace, *tag);
+        // In this order. The age has to be that of the epoch returned, or of a younger one; and a
+        // mark that is set before the epoch is deleted must be seen if the deletion was not.
+        make(commands, &name)?;
+        commands.cmd("PTTL").arg(&name);
+        commands.cmd("PTTL").arg(layout::mark(namespace, *tag));
+    }
+    Ok(())
+}
+
+/// Takes the replies to [`ask_late`] and puts the tags into a stamp that is `elapsed` old.
+///
+/// Returns `false` if one of them may have been invalidated within that time.
+pub(super) fn read_late(
+    replies: &mut Replies,
+    tags: &[Scope],
+    elapsed: Duration,
+    strict: bool,
+    stamp: &mut Stamp,
+) -> Result<bool, Error> {
+    for tag in tags {
+        let held = made(replies)?;
+        let age = held.age(replies.integer()?);
+        let marked = mark_age(replies.integer()?);
+        if !is_untouched(age, marked, elapsed.saturating_add(MARGIN), strict) {
+            return Ok(false);
+        }
+        stamp.push(*tag, held.epoch);
+    }
+    Ok(true)
+}
+
+/// Forgets the epochs of scopes; [`Replies::done`] takes one reply for each command.
+pub(super) fn forget(commands: &mut Pipeline, namespace: &Namespace, scopes: &[Scope]) {
+    for scope in scopes {
+        if scope.kind() == ScopeKind::Tag {
+            // Before the epoch goes: who finds no mark must find the epoch.
+            let mark = layout::mark(namespace, *scope);
+            commands
+                .cmd("SET")
+                .arg(mark)
+                .arg(1)
+                .arg("PX")
+                .arg(millis(MARK_TTL));
+        }
+        commands.cmd("DEL").arg(layout::epoch(namespace, *scope));
+    }
+}
+
+/// Makes an epoch unless there is one, and asks which it is; [`made`] takes the replies.
+fn make(commands: &mut Pipeline, name: &str) -> Result<(), Error> {
+    let new = StoredEpoch::random()?;
+    let set = commands.cmd("SET").arg(name).arg(&new.to_bytes());
+    set.arg("NX").arg("PX").arg(millis(new.ttl()));
+    commands.cmd("GET").arg(name);
+    Ok(())
+}
+
+fn made(replies: &mut Replies) -> Result<StoredEpoch, Error> {
+    let made = replies.done();
+    match replies.bytes()? {
+        Some(bytes) => StoredEpoch::from_bytes(&bytes).ok_or_else(|| {
+            Error::new(ErrorKind::Damaged, "redis holds something else as an epoch")
+        }),
+        None => Err(made.err().unwrap_or_else(|| {
+            Error::new(
+                ErrorKind::Refused,
+                "redis dropped an epoch that it had just taken",
+            )
+        })),
+    }
+}
+
+/// Whether a tag was certainly not invalidated within the time that has `elapsed` since before the
+/// handler ran.
+fn is_untouched(age: Duration, marked: Option<Duration>, elapsed: Duration, strict: bool) -> bool {
+    if elapsed >= MARK_TTL {
+        return false;
+    }
+    // An epoch that was there all the time is evidence that nothing can take away. A missing mark
+    // is weaker: the server may have evicted it.
+    age > elapsed || (!strict && marked.is_none_or(|marked| marked > elapsed))
+}
+
+/// Returns how long ago a tag was invalidated, from what is left of its mark's time.
+fn mark_age(left: i64) -> Option<Duration> {
+    const ABSENT: i64 = -2;
+    let left = (left != ABSENT).then(|| u64::try_from(left).unwrap_or(u64::MAX))?;
+    Some(MARK_TTL.saturating_sub(Duration::from_millis(left)))
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

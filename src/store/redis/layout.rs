@@ -1,0 +1,204 @@
+//! The names of things in Redis.
+//!
+//! | name | holds |
+//! |---|---|
+//! | `hc1:<namespace>:e:{b<bucket>}<digest>` | a stored response |
+//! | `hc1:<namespace>:y:{b<bucket>}<digest>` | what varies under a primary key |
+//! | `hc1:<namespace>:v:{b<bucket>}` | the epoch of all paths of a bucket |
+//! | `hc1:<namespace>:v:{n}`, `v:{r<digest>}`, `v:{t<digest>}` | the epoch of the namespace, a route, a tag |
+//! | `hc1:<namespace>:m:{t<digest>}` | the mark of a tag that was invalidated lately |
+//!
+//! No byte that a client chose is part of a name, only digests are: no request can steer a name to
+//! another key, pattern or cluster slot. The braces are the hash tags of Redis Cluster: responses,
+//! what varies and the epoch of the path share a slot; routes and tags spread over all of them.
+
+use std::fmt::{self, Write};
+
+use crate::entry::Variant;
+use crate::entry::codec::wire::Wire;
+use crate::epoch::{Scope, ScopeKind};
+use crate::key::{Namespace, PrimaryKey};
+use crate::semantics::vary::Vary;
+
+/// 128 bits of BLAKE3.
+pub(super) type Digest = [u8; 16];
+
+/// Where the responses under one primary key are kept.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    namespace: &'a Namespace,
+    bucket: u16,
+    primary: Digest,
+}
+
+impl<'a> Place<'a> {
+    /// Finds the place of a key, of whose scopes the path decides about the bucket.
+    pub(super) fn of(
+        namespace: &'a Namespace,
+        key: &PrimaryKey,
+        mut scopes: impl Iterator<Item = Scope>,
+    ) -> Self {
+        let path = scopes.find(|scope| scope.kind() == ScopeKind::Path);
+        Self {
+            namespace,
+            bucket: path.map_or(0, |path| bucket(path.digest())),
+            primary: key.fingerprint(),
+        }
+    }
+
+    /// Returns the digest of the primary key.
+    pub(super) fn primary(&self) -> Digest {
+        self.primary
+    }
+
+    /// Returns the digest of the response with this variant under the primary key.
+    ///
+    /// That of a response without `Vary` is the primary key's own.
+    pub(super) fn digest(&self, variant: &Variant) -> Digest {
+        if variant.vary == Vary::None {
+            return self.primary;
+        }
+        let mut encoding = Vec::new();
+        variant.write(&mut encoding);
+        let mut digest = [0; 16];
+        blake3::Hasher::new_derive_key("tower-response-cache variant v1")
+            .update(&self.primary)
+            .update(&encoding)
+            .finalize_xof()
+            .fill(&mut digest);
+        digest
+    }
+
+    /// Returns the name of what varies under the primary key.
+    pub(super) fn variants(&self) -> String {
+        let Self {
+            namespace,
+            bucket,
+            primary,
+        } = self;
+        format!("hc1:{namespace}:y:{{b{bucket}}}{}", Base64(*primary))
+    }
+
+    /// Returns the name of a response.
+    pub(super) fn entry(&self, digest: Digest) -> String {
+        let Self {
+            namespace, bucket, ..
+        } = self;
+        format!("hc1:{namespace}:e:{{b{bucket}}}{}", Base64(digest))
+    }
+}
+
+/// Returns the name of a scope's epoch.
+pub(super) fn epoch(namespace: &Namespace, scope: Scope) -> String {
+    format!("hc1:{namespace}:v:{{{}}}", Label(scope))
+}
+
+/// Returns the name of the mark that the invalidation of a tag leaves.
+pub(super) fn mark(namespace: &Namespace, tag: Scope) -> String {
+    format!("hc1:{namespace}:m:{{{}}}", Label(tag))
+}
+
+/// Paths share 16,384 epochs, as many as a cluster has slots.
+fn bucket([high, low, ..]: Digest) -> u16 {
+    u16::from_be_bytes([high, low]) % 16_384
+}
+
+/// What tells a scope from others.
+struct Label(Scope);
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digest = self.0.digest();
+        match self.0.kind() {
+            ScopeKind::Namespace => f.write_char('n'),
+            ScopeKind::Path => write!(f, "b{}", bucket(digest)),
+            ScopeKind::Route => write!(f, "r{}", Base64(digest)),
+            ScopeKind::Tag => write!(f, "t{}", Base64(digest)),
+        }
+    }
+}
+
+/// A digest in 22 letters (RFC 4648 §5, without padding).
+struct Base64(Digest);
+
+impl fmt::Display for Base64 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LETTERS: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let bits = u128::from_be_bytes(self.0);
+        // The last letter has two bits of the digest and four of padding.
+        let sextets = (0..21)
+            .map(|place| bits >> (122 - 6 * place))
+            .chain([bits << 4]);
+        for sextet in sextets {
+            let place = usize::try_from(sextet & 63).unwrap_or_default();
+            f.write_char(char::from(LETTERS.get(place).copied().unwrap_or_default()))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{Request, Response};
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::entry::StoredResponse;
+
+    fn base64(digest: Digest) -> String {
+        Base64(digest).to_string()
+    }
+
+    #[test]
+    fn digests_are_written_as_rfc_4648_has_it() {
+        assert_eq!(base64([0; 16]), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(base64([255; 16]), "_____________________w");
+        assert_eq!(base64(*b"any carnal pleas"), "YW55IGNhcm5hbCBwbGVhcw");
+    }
+
+    fn hit(language: &'static str) -> StoredResponse {
+        let request = Request::get("http://a.example/").header("accept-language", language);
+        let response = Response::builder().header("vary", "accept-language").body(Bytes::new());
+        let request = request.body(()).unwrap();
+        StoredResponse::sample(&request, response.unwrap(), &Clock::system())
+    }
+
+    #[test]
+    fn names_stay_what_they_were_in_earlier_releases() {
+        // Processes of different builds share one server.
+        let namespace = Namespace::default();
+        let [path, route, tag] = [
+            Scope::path("default", b"/a"),
+            Scope::route("default", "/a"),
+            Scope::tag("default", b"a"),
+        ];
+        let response = hit("de");
+        let place = Place::of(&namespace, response.key(), [path].into_iter());
+        for (name, golden) in [
+            (epoch(&namespace, Scope::namespace("default")), "v:{n}"),
+            (epoch(&namespace, path), "v:{b12908}"),
+            (epoch(&namespace, route), "v:{rkGbMV31SiAkGLs-I7Wl24Q}"),
+            (epoch(&namespace, tag), "v:{tkeR2tHrQKvSeiBTUbG-6ZA}"),
+            (mark(&namespace, tag), "m:{tkeR2tHrQKvSeiBTUbG-6ZA}"),
+            (place.variants(), "y:{b12908}OLcfZMNkrbVDXlkJWlQW6A"),
+            (place.entry(place.primary()), "e:{b12908}OLcfZMNkrbVDXlkJWlQW6A"),
+            (place.entry(place.digest(&response.variant)), "e:{b12908}0br-zEQ5gVvcNnUBjC66eg"),
+        ] {
+            assert_eq!(name, format!("hc1:default:{golden}"));
+        }
+    }
+
+    #[test]
+    fn variants_have_names_of_their_own_beside_the_one_without() {
+        let namespace = Namespace::default();
+        let [german, english] = ["de", "en"].map(hit);
+        let place = Place::of(&namespace, german.key(), std::iter::empty());
+        let digests = [&german, &english].map(|response| place.digest(&response.variant));
+        assert_ne!(digests[0], digests[1]);
+        assert!(!digests.contains(&place.primary()));
+        let without = Variant { vary: Vary::None, ..german.variant };
+        assert_eq!(place.digest(&without), place.primary());
+    }
+}
