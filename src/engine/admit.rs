@@ -42,8 +42,8 @@ pub(super) struct Admission {
 }
 
 impl Exchange {
-    /// Decides whether a response with this head may be stored. If so, adds to the head what the
-    /// cache tells clients.
+    /// Decides whether a response with this head, and a body of at least so many bytes, may be
+    /// stored. If so, adds to the head what the cache tells clients.
     ///
     /// # Errors
     ///
@@ -52,6 +52,7 @@ impl Exchange {
         &self,
         request: &HeaderMap,
         head: &mut Parts,
+        least: u64,
         told: &Told,
         arrival: age::Exchange,
     ) -> Result<Admission, Refusal> {
@@ -61,6 +62,8 @@ impl Exchange {
         }
         let binding = Binding::of(&head.headers, &policy.targeted_fields);
         let terms = self.terms(head, &binding, told, arrival);
+        // Before the law: that a status has no lifetime would be true, and no help.
+        self.guard_status(head, &terms)?;
         let vary = Vary::parse(&head.headers);
         Arrival {
             method: &self.method,
@@ -74,8 +77,8 @@ impl Exchange {
             names_target: false,
         }
         .may_store()?;
-        self.guard(head, &binding, &terms, &vary)?;
-        let max_body = self.refuse_large(head)?;
+        self.guard(head, &binding, &vary)?;
+        let max_body = self.refuse_large(head, least)?;
         let late = self.late_tags(&head.headers, told)?;
 
         let tag = self.address_clients(head, &terms);
@@ -134,24 +137,27 @@ impl Exchange {
         lifetime.filter(|_| self.stores_status(status))
     }
 
+    /// Refuses statuses that rule and policy do not store, and parts that cannot be kept.
+    fn guard_status(&self, head: &Parts, terms: &Terms) -> Result<(), Refusal> {
+        let policy = self.policy();
+        let fits = policy.store_any_status && terms.basis != Basis::Assigned
+            || self.stores_status(head.status);
+        match head.status {
+            StatusCode::PARTIAL_CONTENT => {
+                let kept = policy.store_partial && ContentRange::of_field(&head.headers).is_some();
+                kept.then_some(()).ok_or(Refusal::Partial)
+            }
+            _ => fits.then_some(()).ok_or(Refusal::Status),
+        }
+    }
+
     /// Refuses what the law allows and applications regret (design.md part 2).
-    fn guard(
-        &self,
-        head: &Parts,
-        binding: &Binding,
-        terms: &Terms,
-        vary: &Vary,
-    ) -> Result<(), Refusal> {
+    fn guard(&self, head: &Parts, binding: &Binding, vary: &Vary) -> Result<(), Refusal> {
         let policy = self.policy();
         let headers = &head.headers;
-        let status_fits = head.status == StatusCode::PARTIAL_CONTENT
-            || policy.store_any_status && terms.basis != Basis::Assigned
-            || self.stores_status(head.status);
         let declared_shared =
             binding.directives.public || binding.directives.s_maxage.is_some() || binding.targeted;
         let refusals = [
-            (!self.keeps_part(head), Refusal::Partial),
-            (!status_fits, Refusal::Status),
             (is_event_stream(headers), Refusal::EventStream),
             (
                 !policy.store_set_cookie && headers.contains_key(SET_COOKIE),
@@ -173,12 +179,6 @@ impl Exchange {
         }
     }
 
-    /// Whether a response is no part of one, or a part that can be kept.
-    fn keeps_part(&self, head: &Parts) -> bool {
-        head.status != StatusCode::PARTIAL_CONTENT
-            || self.policy().store_partial && ContentRange::of_field(&head.headers).is_some()
-    }
-
     fn stores_status(&self, status: StatusCode) -> bool {
         match &self.route {
             Some(route) => route.rule.stores(status),
@@ -186,8 +186,8 @@ impl Exchange {
         }
     }
 
-    /// Refuses heads, and bodies of announced length, over the limits; returns the body's limit.
-    fn refuse_large(&self, head: &Parts) -> Result<u64, Refusal> {
+    /// Refuses heads, and bodies of known length, over the limits; returns the body's limit.
+    fn refuse_large(&self, head: &Parts, least: u64) -> Result<u64, Refusal> {
         let options = &self.engine.options;
         let rule = self.route.as_ref().map(|route| &route.rule);
         let max_fields = rule
@@ -201,7 +201,7 @@ impl Exchange {
         let max_body = rule
             .and_then(|rule| rule.max_body)
             .unwrap_or(options.max_body);
-        if announced_length(&head.headers).is_some_and(|length| length > max_body) {
+        if announced_length(&head.headers).unwrap_or(least).max(least) > max_body {
             return Err(Refusal::BodyTooLarge);
         }
         Ok(max_body)

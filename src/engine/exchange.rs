@@ -141,14 +141,19 @@ impl Exchange {
         response
     }
 
-    /// Answers at once, and forwards the request behind the answer unless another one does so.
+    /// Answers at once, and forwards the request behind the answer unless another one does so or it
+    /// is a HEAD, whose answer could renew nothing.
     async fn refresh(
         self,
         response: Response<Content>,
         stored: Arc<StoredResponse>,
         captured: Option<Captured>,
     ) -> Step {
-        let Some(refreshing) = self.engine.refreshes.begin(&self.key) else {
+        let refreshing = match self.facts.head {
+            true => None,
+            false => self.engine.refreshes.begin(&self.key),
+        };
+        let Some(refreshing) = refreshing else {
             return Step::Answer(response);
         };
         let captured = self.captured(captured).await;

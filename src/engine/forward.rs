@@ -105,12 +105,13 @@ impl Forward {
     }
 
     /// Takes out of the request what is its sender's alone, so that anybody may have the answer.
-    pub(crate) fn anonymise(&self, request: &mut HeaderMap) {
-        let route = self.exchange.route.as_ref();
+    pub(crate) fn anonymise(&mut self, request: &mut HeaderMap) {
+        let Exchange { route, facts, .. } = &mut self.exchange;
         match route {
             Some(route) => refresh::anonymise(request, &route.rule.key),
             None => refresh::anonymise(request, &KeySpec::default()),
         }
+        facts.anonymise(request);
     }
 
     /// Returns the cache that forwards.
@@ -118,8 +119,9 @@ impl Forward {
         Arc::clone(&self.exchange.engine)
     }
 
-    /// Decides what becomes of the handler's response, and adds to its head what the cache says.
-    pub(crate) fn arrived(mut self, head: &mut Parts) -> Arrived {
+    /// Decides what becomes of the handler's response, whose body has at least so many bytes, and
+    /// adds to its head what the cache says.
+    pub(crate) fn arrived(mut self, head: &mut Parts, least: u64) -> Arrived {
         let told = Told::take(&mut head.extensions);
         let options = &self.exchange.engine.options;
         let now = options.clock.now();
@@ -147,7 +149,9 @@ impl Forward {
                 part => return Arrived::Answer(self.contradicted(part)),
             }
         }
-        let admitted = self.exchange.admit(&self.client, head, &told, arrival);
+        let admitted = self
+            .exchange
+            .admit(&self.client, head, least, &told, arrival);
         let refusal = match (admitted, self.captured.take()) {
             (Ok(admission), Some(captured)) => {
                 if !head.headers.contains_key(DATE) {
@@ -249,7 +253,7 @@ impl Forward {
             received: exchange.engine.options.clock.now(),
             ..StoredResponse::clone(stored)
         };
-        match exchange.admit(&self.client, &mut head, told, arrival) {
+        match exchange.admit(&self.client, &mut head, 0, told, arrival) {
             Ok(admission) => {
                 renewed.fields = admission.fields;
                 renewed.terms = admission.terms;

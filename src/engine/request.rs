@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, Method, Request, Response, Version};
 use http_body::Body;
 
@@ -202,6 +203,14 @@ impl Facts {
             _ if is_routing(name) => self.routing |= !spec.covers_field(name),
             _ => {}
         }
+    }
+
+    /// Forgets what has been taken out of the request's fields, and what its sender asked of caches.
+    pub(super) fn anonymise(&mut self, headers: &HeaderMap) {
+        self.cookie &= headers.contains_key(COOKIE);
+        self.authorization &= headers.contains_key(AUTHORIZATION);
+        (self.conditional, self.range) = (false, false);
+        self.directives = RequestDirectives::default();
     }
 
     /// Refuses what is no exchange of a request and a response.

@@ -74,7 +74,7 @@ where
         }
     };
     let (mut head, body) = response.into_parts();
-    match forward.arrived(&mut head) {
+    match forward.arrived(&mut head, body.size_hint().lower()) {
         Arrived::Answer(response) => Ok(response.map(ResponseBody::made)),
         Arrived::Pass(None) => Ok(Response::from_parts(head, ResponseBody::passing(body))),
         Arrived::Pass(Some(prefix)) => Ok(Response::from_parts(
@@ -100,7 +100,7 @@ where
 fn refresh<S, ReqBody, ResBody>(
     inner: S,
     mut request: Request<ReqBody>,
-    forward_: Forward,
+    mut forward_: Forward,
     refreshing: Refreshing,
 ) where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
