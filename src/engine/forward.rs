@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, DATE, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
 };
-use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
@@ -83,9 +83,16 @@ impl Forward {
     pub(crate) fn prepare(&mut self, request: &mut HeaderMap) {
         self.client = request.clone();
         self.nominated.retain(|stored| nominee(stored).is_some());
-        let nominees: SmallVec<[Nominee<'_>; 1]> =
-            self.nominated.iter().filter_map(|stored| nominee(stored)).collect();
-        if let Some(rest) = self.part.as_ref().and_then(|part| partial::rest(part, request)) {
+        let nominees: SmallVec<[Nominee<'_>; 1]> = self
+            .nominated
+            .iter()
+            .filter_map(|stored| nominee(stored))
+            .collect();
+        if let Some(rest) = self
+            .part
+            .as_ref()
+            .and_then(|part| partial::rest(part, request))
+        {
             self.completing = true;
             request.insert(RANGE, rest.range);
             request.extend(rest.if_range.map(|validator| (IF_RANGE, validator)));
@@ -118,7 +125,9 @@ impl Forward {
         let told = Told::take(&mut head.extensions);
         let options = &self.exchange.engine.options;
         let now = options.clock.now();
-        self.exchange.counters().forwarded(now - self.exchange.started);
+        self.exchange
+            .counters()
+            .forwarded(now - self.exchange.started);
         let arrival = age::Exchange {
             response_time: HttpDate::from(options.clock.wall()),
             delay: now - self.sent,
@@ -140,11 +149,14 @@ impl Forward {
                 part => return Arrived::Answer(self.contradicted(part)),
             }
         }
-        let admitted = self.exchange.admit(&self.client, head, least, &told, arrival);
+        let admitted = self
+            .exchange
+            .admit(&self.client, head, least, &told, arrival);
         let refusal = match (admitted, self.captured.take()) {
             (Ok(admission), Some(captured)) => {
                 if !head.headers.contains_key(DATE) {
-                    head.headers.insert(DATE, arrival.response_time.to_header_value());
+                    head.headers
+                        .insert(DATE, arrival.response_time.to_header_value());
                 }
                 self.sign(head, None, true, self.detail());
                 return Arrived::Record(Recorder::new(self, admission, captured), prefix);
@@ -191,8 +203,11 @@ impl Forward {
 
     /// Answers a 304 (RFC 9111 §4.3.3, §4.3.4).
     fn confirmed(mut self, head: &mut Parts, told: &Told, arrival: age::Exchange) -> Arrived {
-        let nominees: SmallVec<[Nominee<'_>; 1]> =
-            self.nominated.iter().filter_map(|stored| nominee(stored)).collect();
+        let nominees: SmallVec<[Nominee<'_>; 1]> = self
+            .nominated
+            .iter()
+            .filter_map(|stored| nominee(stored))
+            .collect();
         let subject = validation::identify(&head.headers, &nominees, &self.client);
         drop(nominees);
         match subject {
@@ -246,7 +261,9 @@ impl Forward {
                 exchange.counters().revalidated();
                 if let Some(captured) = self.captured.take() {
                     let route = exchange.route.as_ref().map(|route| route.index);
-                    exchange.engine.keep(route, renewed.clone(), captured, admission.late);
+                    exchange
+                        .engine
+                        .keep(route, renewed.clone(), captured, admission.late);
                 }
             }
             Err(refusal) => {
@@ -276,9 +293,9 @@ impl Forward {
                 };
                 Some(self.answer_with(stored, status, Some(allowance.as_str())))
             }
-            AfterFailure::GatewayTimeout => {
-                Some(respond::gateway_timeout("the response cannot be validated now\n"))
-            }
+            AfterFailure::GatewayTimeout => Some(respond::gateway_timeout(
+                "the response cannot be validated now\n",
+            )),
             AfterFailure::PassOn => None,
         }
     }
@@ -295,13 +312,26 @@ impl Forward {
         let mut response = respond::represent(engine, stored, &self.client, &exchange.facts);
         respond::state_age(response.headers_mut(), age);
         let ttl = Some(stored.terms.remaining(age));
-        engine.sign(response.headers_mut(), self.handling(status, false), ttl, detail);
+        engine.sign(
+            response.headers_mut(),
+            self.handling(status, false),
+            ttl,
+            detail,
+        );
         response
     }
 
-    fn sign(&self, head: &mut Parts, status: Option<StatusCode>, stored: bool, detail: Option<&str>) {
+    fn sign(
+        &self,
+        head: &mut Parts,
+        status: Option<StatusCode>,
+        stored: bool,
+        detail: Option<&str>,
+    ) {
         let handling = self.handling(status, stored);
-        self.exchange.engine.sign(&mut head.headers, handling, None, detail);
+        self.exchange
+            .engine
+            .sign(&mut head.headers, handling, None, detail);
     }
 
     fn handling(&self, status: Option<StatusCode>, stored: bool) -> Handling {
@@ -351,7 +381,12 @@ impl Exchange {
 /// Returns a stored response as one the handler can be asked about: by validators of its own.
 fn nominee(stored: &StoredResponse) -> Option<Nominee<'_>> {
     let etag = stored.etag().filter(|_| stored.tagged == Tagged::ByOrigin);
-    Nominee::new(stored.status, etag, stored.fields.get(LAST_MODIFIED), stored.terms.date)
+    Nominee::new(
+        stored.status,
+        etag,
+        stored.fields.get(LAST_MODIFIED),
+        stored.terms.date,
+    )
 }
 
 /// Returns how `Cache-Status` says it (RFC 9211 §2.2).

@@ -18,7 +18,9 @@ const REQUESTERS: [&[(&str, &str)]; 5] = [
 
 /// Whom the handler makes an answer for, as far as it looks.
 fn owner(by: &str, field: impl Fn(&str) -> String) -> String {
-    by.split(' ').map(|name| format!("<{}>", field(name))).collect()
+    by.split(' ')
+        .map(|name| format!("<{}>", field(name)))
+        .collect()
 }
 
 /// Makes an origin whose every answer is for its requester alone, by these fields of the request.
@@ -26,18 +28,29 @@ fn personal(by: &'static str, fields: &'static [(&'static str, &'static str)]) -
     Origin::new(move |call: &Call| {
         let owner = owner(by, |name| call.header(name).to_owned());
         let mut response = response(fields, owner.clone());
-        response.headers_mut().insert("x-owner", owner.parse().unwrap());
+        response
+            .headers_mut()
+            .insert("x-owner", owner.parse().unwrap());
         response
     })
 }
 
 fn owner_of(by: &str, asks: &[(&str, &str)]) -> String {
-    let value = |name: &str| asks.iter().find(|(known, _)| *known == name).map(|(_, value)| value);
-    owner(by, |name| value(name).copied().unwrap_or_default().to_owned())
+    let value = |name: &str| {
+        asks.iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
+    };
+    owner(by, |name| {
+        value(name).copied().unwrap_or_default().to_owned()
+    })
 }
 
 fn is_of(answer: &Answer, owner: &str) -> bool {
-    let by_field = answer.headers.get("x-owner").is_none_or(|named| named == owner);
+    let by_field = answer
+        .headers
+        .get("x-owner")
+        .is_none_or(|named| named == owner);
     by_field && (answer.body.is_empty() || answer.text() == owner)
 }
 
@@ -59,7 +72,9 @@ async fn check(rules: impl Fn() -> RulesBuilder, origin: &Origin, by: &str, othe
     ];
     let anonymous = owner_of(by, &[]);
     let threes = REQUESTERS.iter().flat_map(|one| {
-        let pairs = REQUESTERS.iter().flat_map(|two| REQUESTERS.iter().map(move |three| (two, three)));
+        let pairs = REQUESTERS
+            .iter()
+            .flat_map(|two| REQUESTERS.iter().map(move |three| (two, three)));
         pairs.map(move |(two, three)| [*one, *two, *three])
     });
     for three in threes {
@@ -70,7 +85,10 @@ async fn check(rules: impl Fn() -> RulesBuilder, origin: &Origin, by: &str, othe
             let answer = cache.fetch(request(method.clone(), "/a", &fields)).await;
             let own = is_of(&answer, &owner_of(by, asks));
             let allowed = others == Others::Anonymous && is_of(&answer, &anonymous);
-            assert!(own || allowed, "{three:?} {round}: {fields:?} got {answer:?}");
+            assert!(
+                own || allowed,
+                "{three:?} {round}: {fields:?} got {answer:?}"
+            );
             cache.advance(11);
         }
     }
@@ -85,7 +103,10 @@ async fn what_only_a_ttl_makes_cacheable_goes_to_whom_it_was_made_for() {
         &[],
         &[("vary", "accept")],
         &[("etag", "\"same\"")],
-        &[("cache-control", "stale-while-revalidate=60, stale-if-error=60")],
+        &[(
+            "cache-control",
+            "stale-while-revalidate=60, stale-if-error=60",
+        )],
         &[("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")],
     ];
     let rules: [fn() -> Rule; 6] = [
@@ -101,10 +122,22 @@ async fn what_only_a_ttl_makes_cacheable_goes_to_whom_it_was_made_for() {
         for rule in rules {
             check(|| everywhere(rule()), &origin, both, Others::Nobodys).await;
         }
-        check(|| everywhere(ttl(60).key_field(cookie())), &origin, both, Others::Nobodys).await;
+        check(
+            || everywhere(ttl(60).key_field(cookie())),
+            &origin,
+            both,
+            Others::Nobodys,
+        )
+        .await;
         let keyed = || ttl(60).key_field(authorization());
         check(|| everywhere(keyed()), &origin, both, Others::Nobodys).await;
-        check(|| everywhere(keyed().key_cookie("sid")), &origin, both, Others::Nobodys).await;
+        check(
+            || everywhere(keyed().key_cookie("sid")),
+            &origin,
+            both,
+            Others::Nobodys,
+        )
+        .await;
     }
 }
 
@@ -113,7 +146,9 @@ async fn a_lifetime_from_the_handlers_extension_shares_no_more_than_a_ttl() {
     let both = "cookie authorization";
     let origin = Origin::new(move |call| {
         let mut response = response(&[], owner(both, |name| call.header(name).to_owned()));
-        response.extensions_mut().insert(CacheFor(Duration::from_secs(60)));
+        response
+            .extensions_mut()
+            .insert(CacheFor(Duration::from_secs(60)));
         response
     });
     check(Rules::builder, &origin, both, Others::Nobodys).await;
@@ -126,13 +161,22 @@ async fn what_forbids_sharing_is_never_shared() {
         &[("cache-control", "private, max-age=60")],
         &[("cache-control", "max-age=60, public, Private")],
         &[("cache-control", "no-store")],
-        &[("cache-control", "public, max-age=60"), ("cdn-cache-control", "private")],
+        &[
+            ("cache-control", "public, max-age=60"),
+            ("cdn-cache-control", "private"),
+        ],
         &[("cache-control", "max-age=60"), ("set-cookie", "sid=c")],
     ];
     for fields in fields {
         let origin = personal(both, fields);
         check(Rules::builder, &origin, both, Others::Nobodys).await;
-        check(|| everywhere(ttl(60).override_origin()), &origin, both, Others::Nobodys).await;
+        check(
+            || everywhere(ttl(60).override_origin()),
+            &origin,
+            both,
+            Others::Nobodys,
+        )
+        .await;
         let despite = || everywhere(ttl(60).shared_despite_cookies().trusted_proxy());
         check(despite, &origin, both, Others::Nobodys).await;
     }
@@ -149,7 +193,10 @@ async fn an_explicit_lifetime_shares_the_answer_for_nobody_and_no_ones_own() {
         &[("cache-control", "max-age=60")],
         &[("expires", "Sun, 06 Nov 2095 08:49:37 GMT")],
         &[("cache-control", "max-age=10, stale-while-revalidate=60")],
-        &[("cache-control", "max-age=10, stale-if-error=60"), ("etag", "\"same\"")],
+        &[
+            ("cache-control", "max-age=10, stale-if-error=60"),
+            ("etag", "\"same\""),
+        ],
     ];
     for fields in fields {
         let origin = personal(both, fields);
@@ -183,7 +230,10 @@ async fn a_route_that_reads_no_cookies_is_shared_among_them_and_not_among_tokens
     check(rules, &origin, "authorization", Others::Nobodys).await;
     let cache = Cache::new(&origin, rules());
     cache.get_with("/a", REQUESTERS[1]).await;
-    assert_eq!(cache.get_with("/a", REQUESTERS[2]).await.cache_status(), "hit; ttl=60");
+    assert_eq!(
+        cache.get_with("/a", REQUESTERS[2]).await.cache_status(),
+        "hit; ttl=60"
+    );
     let token = cache.get_with("/a", REQUESTERS[3]).await;
     assert_eq!(token.cache_status(), "fwd=request; detail=authorization");
 }
@@ -191,13 +241,20 @@ async fn a_route_that_reads_no_cookies_is_shared_among_them_and_not_among_tokens
 #[tokio::test]
 async fn what_says_that_anybody_may_have_it_is_shared_by_all() {
     let controls = ["public, max-age=60", "s-maxage=60"];
-    for (control, asks) in controls.into_iter().flat_map(|c| REQUESTERS.map(move |r| (c, r))) {
+    for (control, asks) in controls
+        .into_iter()
+        .flat_map(|c| REQUESTERS.map(move |r| (c, r)))
+    {
         let origin = Origin::new(move |_| response(&[("cache-control", control)], "for all"));
         let cache = Cache::new(&origin, everywhere(ttl(10)));
         cache.get_with("/a", asks).await;
         for asks in REQUESTERS {
             let answer = cache.get_with("/a", asks).await;
-            assert_eq!(answer.cache_status(), "hit; ttl=60", "AU2, OT4: {control} {asks:?}");
+            assert_eq!(
+                answer.cache_status(),
+                "hit; ttl=60",
+                "AU2, OT4: {control} {asks:?}"
+            );
         }
     }
 }
@@ -213,7 +270,9 @@ async fn an_identity_in_the_key_has_answers_of_its_own() {
             assert_eq!(cache.get_with("/a", asks).await.text(), (n + 1).to_string());
         }
     }
-    let another = cache.get_with("/a", &[("cookie", "sid=a; theme=dark")]).await;
+    let another = cache
+        .get_with("/a", &[("cookie", "sid=a; theme=dark")])
+        .await;
     assert_eq!(another.cache_status(), "fwd=request; detail=cookie");
 }
 
@@ -225,7 +284,11 @@ async fn a_refresh_is_for_everybody_and_shows_no_ones_identity() {
         let cache = Cache::new(&origin, everywhere(ttl(60)));
         cache.get("/a").await;
         cache.advance(15);
-        let fields: Vec<_> = asks.iter().copied().chain([("range", "bytes=0-0")]).collect();
+        let fields: Vec<_> = asks
+            .iter()
+            .copied()
+            .chain([("range", "bytes=0-0")])
+            .collect();
         let stale = cache.get_with("/a", &fields).await;
         assert_eq!((stale.status.as_u16(), stale.text()), (206, "1"));
         assert!(cache.handle().shutdown(Duration::from_secs(1)).await);
@@ -243,11 +306,26 @@ async fn a_clients_word_invalidates_nothing_and_opens_nothing() {
     let origin = Origin::counting(&[]);
     let cache = Cache::new(&origin, everywhere(ttl(60).response_tags().tag("t")));
     cache.get("/a").await;
-    for name in ["surrogate-key", "cache-tag", "cache-groups", "x-invalidate-cache"] {
-        let asks = [(name, "t"), ("cache-group-invalidation", "\"t\""), ("pragma", "no-cache")];
+    for name in [
+        "surrogate-key",
+        "cache-tag",
+        "cache-groups",
+        "x-invalidate-cache",
+    ] {
+        let asks = [
+            (name, "t"),
+            ("cache-group-invalidation", "\"t\""),
+            ("pragma", "no-cache"),
+        ];
         assert_eq!(cache.get_with("/a", &asks).await.text(), "1", "M4: {name}");
     }
-    for control in ["no-cache", "max-age=0", "no-store", "min-fresh=1000", "max-stale"] {
+    for control in [
+        "no-cache",
+        "max-age=0",
+        "no-store",
+        "min-fresh=1000",
+        "max-stale",
+    ] {
         let answer = cache.get_with("/a", &[("cache-control", control)]).await;
         assert_eq!(answer.text(), "1", "{control}");
     }

@@ -35,7 +35,15 @@ async fn the_most_specific_route_counts_whatever_the_order() {
         cache.get(path).await;
         left.push(cache.get(path).await.cache_status().to_owned());
     }
-    assert_eq!(left, ["hit; ttl=10", "hit; ttl=100", "hit; ttl=1000", "fwd=bypass; detail=rule"]);
+    assert_eq!(
+        left,
+        [
+            "hit; ttl=10",
+            "hit; ttl=100",
+            "hit; ttl=1000",
+            "fwd=bypass; detail=rule"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -55,7 +63,10 @@ async fn the_default_ttl_is_for_requests_without_a_rule() {
     cache.get("/other").await;
     assert_eq!(cache.get("/other").await.cache_status(), "hit; ttl=5");
     cache.get("/own").await;
-    assert_eq!(cache.get("/own").await.cache_status(), "fwd=uri-miss; detail=useless");
+    assert_eq!(
+        cache.get("/own").await.cache_status(),
+        "fwd=uri-miss; detail=useless"
+    );
 }
 
 #[tokio::test]
@@ -72,7 +83,12 @@ async fn a_rule_that_overrides_the_origin_wins_but_not_over_a_refusal() {
     let cache = Cache::new(&origin, everywhere(ttl(60).override_origin()));
     cache.get("/a").await;
     assert_eq!(cache.get("/a").await.cache_status(), "hit; ttl=60");
-    for refusal in ["no-store", "private", "max-age=10, no-store", "private, max-age=10"] {
+    for refusal in [
+        "no-store",
+        "private",
+        "max-age=10, no-store",
+        "private, max-age=10",
+    ] {
         let origin = Origin::new(move |_| response(&[("cache-control", refusal)], ""));
         let cache = Cache::new(&origin, everywhere(ttl(60).override_origin()));
         cache.get("/a").await;
@@ -83,7 +99,10 @@ async fn a_rule_that_overrides_the_origin_wins_but_not_over_a_refusal() {
 
 #[tokio::test]
 async fn a_targeted_field_is_heard_before_cache_control_and_rule() {
-    let fields = [("cdn-cache-control", "max-age=7"), ("cache-control", "no-store")];
+    let fields = [
+        ("cdn-cache-control", "max-age=7"),
+        ("cache-control", "no-store"),
+    ];
     let origin = Origin::counting(&fields);
     let cache = Cache::new(&origin, everywhere(ttl(60)));
     cache.get("/a").await;
@@ -110,17 +129,25 @@ async fn handlers_speak_through_extensions() {
         cache.get(path).await;
     }
     assert_eq!(cache.get("/for").await.cache_status(), "hit; ttl=9");
-    assert_eq!(cache.get("/no").await.cache_status(), "fwd=uri-miss; detail=handler");
+    assert_eq!(
+        cache.get("/no").await.cache_status(),
+        "fwd=uri-miss; detail=handler"
+    );
     assert_eq!(cache.get("/tags").await.cache_status(), "hit; ttl=60");
     let _ = cache.handle().invalidate(Target::tag("t")).await.unwrap();
-    assert_eq!(cache.get("/tags").await.cache_status(), "fwd=miss; stored; detail=invalidated");
+    assert_eq!(
+        cache.get("/tags").await.cache_status(),
+        "fwd=miss; stored; detail=invalidated"
+    );
 }
 
 #[tokio::test]
 async fn a_handler_can_give_a_lifetime_without_any_rule() {
     let origin = Origin::new(|call| {
         let mut response = response(&[], call.number.to_string());
-        response.extensions_mut().insert(CacheFor(Duration::from_secs(9)));
+        response
+            .extensions_mut()
+            .insert(CacheFor(Duration::from_secs(9)));
         response
     });
     let cache = Cache::new(&origin, Rules::builder());
@@ -135,15 +162,23 @@ async fn extensions_for_the_cache_never_leave_it() {
             "refused" => &[("cache-control", "no-store")],
             _ => &[],
         };
-        let code = if call.header("x-case") == "error" { 500 } else { 200 };
+        let code = if call.header("x-case") == "error" {
+            500
+        } else {
+            200
+        };
         let mut response = status(code, fields, "");
-        response.extensions_mut().insert(CacheFor(Duration::from_secs(9)));
+        response
+            .extensions_mut()
+            .insert(CacheFor(Duration::from_secs(9)));
         response.extensions_mut().insert(Tags::new(["t"]));
         response.extensions_mut().insert(NoStore);
         response.extensions_mut().insert("the application's own");
         response
     });
-    let rules = Rules::builder().route("/a", ttl(60)).route("/bypass", Rule::bypass());
+    let rules = Rules::builder()
+        .route("/a", ttl(60))
+        .route("/bypass", Rule::bypass());
     let cache = Cache::new(&origin, rules);
     let off = Cache::new(&origin, Rules::builder()).with(|layer| layer.enabled(false));
     #[rustfmt::skip]
@@ -162,7 +197,10 @@ async fn extensions_for_the_cache_never_leave_it() {
         (&off, Method::GET, "/a", ("x-case", "")),
     ];
     for (cache, method, path, field) in cases {
-        let answer = cache.send(request(method.clone(), path, &[field])).await.unwrap();
+        let answer = cache
+            .send(request(method.clone(), path, &[field]))
+            .await
+            .unwrap();
         let left = answer.extensions();
         let what = format!("{method} {path} {field:?}");
         assert!(left.get::<CacheFor>().is_none(), "{what}");
@@ -183,7 +221,11 @@ async fn clients_of_a_response_cached_by_rule_are_told_to_ask_and_what_with() {
     assert_eq!(hit.header("cache-control"), "no-cache");
     assert_eq!(hit.header("etag"), miss.header("etag"));
     let other = cache.get("/b").await;
-    assert_ne!(other.header("etag"), miss.header("etag"), "other bytes have another tag");
+    assert_ne!(
+        other.header("etag"),
+        miss.header("etag"),
+        "other bytes have another tag"
+    );
 }
 
 #[tokio::test]
@@ -292,7 +334,10 @@ async fn a_head_is_answered_from_a_stored_get_with_its_length() {
     let miss = cache.get("/a").await;
     let head = cache.method("HEAD", "/a").await;
     assert_eq!(origin.calls(), 1);
-    assert_eq!((head.status, head.header("content-length")), (StatusCode::OK, "12"));
+    assert_eq!(
+        (head.status, head.header("content-length")),
+        (StatusCode::OK, "12")
+    );
     assert!(head.body.is_empty());
     for name in ["x-own", "etag", "date", "cache-control"] {
         assert_eq!(head.header(name), miss.header(name), "{name}");
@@ -325,7 +370,9 @@ async fn what_the_client_has_is_not_sent_again() {
     }
     assert_eq!(hit.header("age"), "7");
     assert!(!hit.headers.contains_key("content-length"));
-    let other = cache.get_with("/a", &[("if-none-match", "\"other\"")]).await;
+    let other = cache
+        .get_with("/a", &[("if-none-match", "\"other\"")])
+        .await;
     assert_eq!((other.status, other.text()), (StatusCode::OK, "body"));
     assert_eq!(origin.calls(), 1);
 }
@@ -338,7 +385,11 @@ async fn what_the_client_has_is_not_sent_again_on_a_miss_either() {
     cache.advance(1);
     let miss = cache.get_with("/a", &[("if-none-match", &etag)]).await;
     assert_eq!(origin.calls(), 2);
-    assert_eq!(origin.last().header("if-none-match"), "", "a whole response is stored");
+    assert_eq!(
+        origin.last().header("if-none-match"),
+        "",
+        "a whole response is stored"
+    );
     assert_eq!(miss.status, StatusCode::NOT_MODIFIED);
     assert!(miss.body.is_empty());
     assert!(!miss.headers.contains_key("age"), "OT5");
@@ -400,23 +451,38 @@ async fn fields_of_the_connection_are_not_stored() {
     cache.get("/a").await;
     let hit = cache.get("/a").await;
     assert_eq!(hit.header("x-public"), "2");
-    for name in ["connection", "x-private", "keep-alive", "proxy-authenticate"] {
+    for name in [
+        "connection",
+        "x-private",
+        "keep-alive",
+        "proxy-authenticate",
+    ] {
         assert!(!hit.headers.contains_key(name), "HD1, HD4: {name}");
     }
 }
 
 #[tokio::test]
 async fn requests_with_different_keys_share_nothing() {
-    let uris = ["/a", "/a/", "/a?", "/a?x", "/a?x=1", "/A", "/%61", "/a//", "/a/.", "//a", "/a;"];
+    let uris = [
+        "/a", "/a/", "/a?", "/a?x", "/a?x=1", "/A", "/%61", "/a//", "/a/.", "//a", "/a;",
+    ];
     let origin = Origin::counting(&[]);
     let cache = Cache::new(&origin, everywhere(ttl(60)).route("/", ttl(60)));
     for round in 0..2 {
         for (n, uri) in uris.iter().enumerate() {
-            assert_eq!(cache.get(uri).await.text(), (n + 1).to_string(), "{uri} {round}");
+            assert_eq!(
+                cache.get(uri).await.text(),
+                (n + 1).to_string(),
+                "{uri} {round}"
+            );
         }
     }
     for host in ["a.example", "b.example", "a.example:81"] {
-        assert_ne!(cache.get_with("/a", &[("host", host)]).await.text(), "1", "{host}");
+        assert_ne!(
+            cache.get_with("/a", &[("host", host)]).await.text(),
+            "1",
+            "{host}"
+        );
     }
     assert_eq!(origin.calls(), uris.len() + 3);
 }
@@ -437,7 +503,11 @@ async fn the_rule_chooses_which_query_parameters_make_a_key() {
         ("/sorted?a=1&b=2", "/sorted?b=2&a=1"),
     ];
     for (one, other) in same {
-        assert_eq!(cache.get(one).await.body, cache.get(other).await.body, "{one} {other}");
+        assert_eq!(
+            cache.get(one).await.body,
+            cache.get(other).await.body,
+            "{one} {other}"
+        );
     }
     let different = [
         ("/keep?page=1", "/keep?page=2"),
@@ -445,7 +515,11 @@ async fn the_rule_chooses_which_query_parameters_make_a_key() {
         ("/sorted?a=1&a=2", "/sorted?a=2&a=1"),
     ];
     for (one, other) in different {
-        assert_ne!(cache.get(one).await.body, cache.get(other).await.body, "{one} {other}");
+        assert_ne!(
+            cache.get(one).await.body,
+            cache.get(other).await.body,
+            "{one} {other}"
+        );
     }
 }
 
@@ -468,9 +542,21 @@ async fn namespaces_share_a_store_and_nothing_else() {
     let one = Cache::new(&origin, everywhere(ttl(60)));
     let other = one.layer.clone().namespace("other".parse().unwrap());
     one.get("/a").await;
-    let answer = tower::Layer::layer(&other, origin.clone()).oneshot(get("/a")).await.unwrap();
-    assert!(answer.headers()["cache-status"].to_str().unwrap().contains("fwd=uri-miss"));
-    let _ = other.handle().invalidate(Target::everything()).await.unwrap();
+    let answer = tower::Layer::layer(&other, origin.clone())
+        .oneshot(get("/a"))
+        .await
+        .unwrap();
+    assert!(
+        answer.headers()["cache-status"]
+            .to_str()
+            .unwrap()
+            .contains("fwd=uri-miss")
+    );
+    let _ = other
+        .handle()
+        .invalidate(Target::everything())
+        .await
+        .unwrap();
     assert_eq!(one.get("/a").await.text(), "1");
 }
 
@@ -480,6 +566,9 @@ async fn a_cache_that_is_switched_off_lets_all_pass() {
     let cache = Cache::new(&origin, everywhere(ttl(60))).with(|layer| layer.enabled(false));
     cache.get("/a").await;
     let answer = cache.get("/a").await;
-    assert_eq!((answer.text(), answer.cache_status()), ("2", "fwd=bypass; detail=disabled"));
+    assert_eq!(
+        (answer.text(), answer.cache_status()),
+        ("2", "fwd=bypass; detail=disabled")
+    );
     assert!(!answer.headers.contains_key("etag"));
 }

@@ -29,11 +29,17 @@ async fn an_answer_says_how_it_came_about() {
     let unmodified = cache.get_with("/a", &[("if-none-match", "\"v\"")]).await;
     assert_eq!(unmodified.cache_status(), "hit; ttl=6");
     let variant = cache.get_with("/a", &[("x-v", "2")]).await;
-    assert_eq!(variant.cache_status(), "fwd=vary-miss; fwd-status=304; ttl=10");
+    assert_eq!(
+        variant.cache_status(),
+        "fwd=vary-miss; fwd-status=304; ttl=10"
+    );
     let reload = cache.get_with("/a", &[("cache-control", "no-cache")]).await;
     assert_eq!(reload.cache_status(), "fwd=request; fwd-status=304; ttl=10");
     cache.advance(13);
-    assert_eq!(cache.get("/a").await.cache_status(), "fwd=stale; fwd-status=304; ttl=10");
+    assert_eq!(
+        cache.get("/a").await.cache_status(),
+        "fwd=stale; fwd-status=304; ttl=10"
+    );
     cache.advance(11);
     origin.answer(|_| status(503, &[], ""));
     let stale = "fwd=stale; fwd-status=503; ttl=-1; detail=stale-if-error";
@@ -44,9 +50,18 @@ async fn an_answer_says_how_it_came_about() {
     origin.answer(|_| response(&[("etag", "\"w\"")], "new"));
     assert_eq!(cache.get("/a").await.cache_status(), "fwd=stale; stored");
     let _ = cache.handle().invalidate(Target::uri("/a")).await.unwrap();
-    assert_eq!(cache.get("/a").await.cache_status(), "fwd=miss; stored; detail=invalidated");
-    assert_eq!(cache.method("POST", "/a").await.cache_status(), "fwd=method");
-    assert_eq!(cache.method("OPTIONS", "/a").await.cache_status(), "fwd=method");
+    assert_eq!(
+        cache.get("/a").await.cache_status(),
+        "fwd=miss; stored; detail=invalidated"
+    );
+    assert_eq!(
+        cache.method("POST", "/a").await.cache_status(),
+        "fwd=method"
+    );
+    assert_eq!(
+        cache.method("OPTIONS", "/a").await.cache_status(),
+        "fwd=method"
+    );
 }
 
 #[tokio::test]
@@ -56,7 +71,10 @@ async fn a_stale_answer_says_so() {
     cache.get("/a").await;
     cache.advance(15);
     let stale = cache.get("/a").await;
-    assert_eq!(stale.cache_status(), "hit; ttl=-5; detail=stale-while-revalidate");
+    assert_eq!(
+        stale.cache_status(),
+        "hit; ttl=-5; detail=stale-while-revalidate"
+    );
 }
 
 #[tokio::test]
@@ -108,10 +126,17 @@ async fn a_refusal_says_its_reason() {
         let expected = format!("fwd=uri-miss; detail={reason}");
         for _ in 0..2 {
             let answer = cache.get_with("/a", asks).await;
-            assert_eq!(answer.cache_status(), expected, "{asks:?} {code} {fields:?}");
+            assert_eq!(
+                answer.cache_status(),
+                expected,
+                "{asks:?} {code} {fields:?}"
+            );
             assert_eq!(answer.status, code);
             assert_eq!(answer.text(), "body");
-            assert!(!answer.headers.contains_key("etag"), "untouched: {fields:?}");
+            assert!(
+                !answer.headers.contains_key("etag"),
+                "untouched: {fields:?}"
+            );
         }
         assert_eq!(origin.calls(), 2);
         let stats = cache.handle().stats();
@@ -132,9 +157,16 @@ async fn without_a_lifetime_the_reason_is_that() {
     for (fields, code, reason) in cases {
         let owned = fields.to_vec();
         let origin = Origin::new(move |_| status(code, &owned, ""));
-        let cache = Cache::new(&origin, everywhere(Rule::from_origin().policy(Policy::rfc9111())));
+        let cache = Cache::new(
+            &origin,
+            everywhere(Rule::from_origin().policy(Policy::rfc9111())),
+        );
         let expected = format!("fwd=uri-miss; detail={reason}");
-        assert_eq!(cache.get("/a").await.cache_status(), expected, "{code} {fields:?}");
+        assert_eq!(
+            cache.get("/a").await.cache_status(),
+            expected,
+            "{code} {fields:?}"
+        );
     }
 }
 
@@ -143,12 +175,17 @@ async fn a_request_that_wants_nothing_stored_is_a_reason() {
     let origin = Origin::counting(&[]);
     let cache = Cache::new(&origin, everywhere(ttl(60).policy(Policy::rfc9111())));
     let answer = cache.get_with("/a", &[("cache-control", "no-store")]).await;
-    assert_eq!(answer.cache_status(), "fwd=uri-miss; detail=request-no-store");
+    assert_eq!(
+        answer.cache_status(),
+        "fwd=uri-miss; detail=request-no-store"
+    );
 }
 
 #[tokio::test]
 async fn a_bypass_says_its_reason() {
-    let rules = Rules::builder().route("/a", ttl(60)).route("/off", Rule::bypass());
+    let rules = Rules::builder()
+        .route("/a", ttl(60))
+        .route("/off", Rule::bypass());
     let origin = Origin::counting(&[]);
     let cache = Cache::new(&origin, rules);
     cache.get("/a").await;
@@ -184,7 +221,10 @@ async fn a_bypass_says_its_reason() {
             assert!(!answer.headers.contains_key(name), "untouched: {name}");
         }
     }
-    assert_eq!(cache.handle().stats().bypasses(), u64::try_from(cases.len()).unwrap());
+    assert_eq!(
+        cache.handle().stats().bypasses(),
+        u64::try_from(cases.len()).unwrap()
+    );
 }
 
 #[tokio::test]
@@ -195,7 +235,10 @@ async fn content_of_a_get_over_http_2_needs_no_field_to_be_seen() {
         let request = Request::builder().uri("/a").version(http::Version::HTTP_2);
         cache.fetch(request.body(Full::new(Bytes::from(body))).unwrap())
     };
-    assert_eq!(ask("query").await.cache_status(), "fwd=bypass; detail=request-content");
+    assert_eq!(
+        ask("query").await.cache_status(),
+        "fwd=bypass; detail=request-content"
+    );
     assert_eq!(ask("").await.cache_status(), "fwd=uri-miss; stored");
 }
 
@@ -224,7 +267,10 @@ async fn only_if_cached_is_answered_here_and_unsigned() {
     assert_eq!((missing.status.as_u16(), origin.calls()), (504, 0), "RQ4");
     assert!(!missing.headers.contains_key("cache-status"));
     cache.get("/a").await;
-    assert_eq!(cache.get_with("/a", &asks).await.cache_status(), "hit; ttl=60");
+    assert_eq!(
+        cache.get_with("/a", &asks).await.cache_status(),
+        "hit; ttl=60"
+    );
 }
 
 #[tokio::test]
@@ -235,7 +281,10 @@ async fn the_cache_can_be_named_or_say_nothing() {
     };
     let status = async |cache: &Cache| cache.get("/a").await.header("cache-status").to_owned();
     assert_eq!(status(&named("edge")).await, "edge; fwd=uri-miss; stored");
-    assert_eq!(status(&named("my edge")).await, "\"my edge\"; fwd=uri-miss; stored");
+    assert_eq!(
+        status(&named("my edge")).await,
+        "\"my edge\"; fwd=uri-miss; stored"
+    );
     let silent =
         Cache::new(&origin, everywhere(ttl(60))).with(|layer| layer.without_cache_status());
     for request in [Method::GET, Method::GET, Method::POST, Method::OPTIONS] {
@@ -277,7 +326,10 @@ async fn the_counters_match_what_was_done() {
     let rules = Rules::builder()
         .route("/a", ttl(60))
         .route("/stream", ttl(60).max_body(8))
-        .route("/swr", ttl(1).stale_while_revalidate(Duration::from_secs(60)));
+        .route(
+            "/swr",
+            ttl(1).stale_while_revalidate(Duration::from_secs(60)),
+        );
     let cache = Cache::new(&origin, rules);
     for uri in ["/a", "/a", "/a", "/a?x", "/stream", "/nowhere", "/swr"] {
         cache.get(uri).await;

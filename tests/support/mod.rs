@@ -114,7 +114,10 @@ impl Answer {
     /// Returns the first line of a field; empty if there is none.
     pub(crate) fn header(&self, name: &str) -> &str {
         let value = self.headers.get(name).map(|value| value.to_str());
-        value.transpose().expect("a field of letters").unwrap_or_default()
+        value
+            .transpose()
+            .expect("a field of letters")
+            .unwrap_or_default()
     }
 
     /// Returns what this cache, under its default name, says that it did.

@@ -114,13 +114,21 @@ impl Origin {
 
     /// Returns the last call.
     pub(crate) fn last(&self) -> Call {
-        self.0.calls.lock().last().cloned().expect("the origin was called")
+        self.0
+            .calls
+            .lock()
+            .last()
+            .cloned()
+            .expect("the origin was called")
     }
 
     async fn serve(self, head: Parts) -> Result<Response<Body>, Broken> {
         let call = {
             let mut calls = self.0.calls.lock();
-            let call = Call { number: calls.len() + 1, head };
+            let call = Call {
+                number: calls.len() + 1,
+                head,
+            };
             calls.push(call.clone());
             call
         };
@@ -133,7 +141,9 @@ impl Origin {
         }
         let response = script(&call);
         let mut held = self.0.held.subscribe();
-        held.wait_for(|held| !held).await.expect("the sender is here");
+        held.wait_for(|held| !held)
+            .await
+            .expect("the sender is here");
         self.0.finished.fetch_add(1, Ordering::SeqCst);
         Ok(response)
     }
