@@ -4,6 +4,7 @@
 mod support;
 
 mod identity;
+mod invalidation;
 mod policy;
 mod status;
 mod validation;
