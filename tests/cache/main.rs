@@ -7,4 +7,5 @@ mod identity;
 mod invalidation;
 mod policy;
 mod status;
+mod stores;
 mod validation;

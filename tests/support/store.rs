@@ -10,7 +10,8 @@ use tower_response_cache::{
     Captured, Error, ErrorKind, MemoryStore, Namespace, Scope, StoredResponse, store::Store,
 };
 
-/// A memory store that every call waits for. Clones are one store.
+/// A memory store that every call waits for, and that captures along with a look-up unless it is
+/// to fail at that. Clones are one store.
 #[derive(Clone, Debug)]
 pub(crate) struct Double(Arc<Inner>);
 
@@ -115,7 +116,12 @@ impl Store for Double {
         wanted: Wanted<'a>,
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<Found, Error>> {
-        let work = self.0.store.lookup(wanted, scopes);
+        let captures = self.fault(Operation::Capture).is_none();
+        let work = async move {
+            let mut found = self.0.store.lookup(wanted, scopes).await?;
+            found.captured = found.captured.filter(|_| captures);
+            Ok(found)
+        };
         Box::pin(self.perform(Operation::Lookup, work))
     }
 
