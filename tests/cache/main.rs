@@ -9,4 +9,5 @@ mod invalidation;
 mod policy;
 mod status;
 mod stores;
+mod tower;
 mod validation;
