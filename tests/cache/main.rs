@@ -7,6 +7,7 @@ mod bodies;
 mod identity;
 mod invalidation;
 mod policy;
+mod ranges;
 mod status;
 mod stores;
 mod tower;
