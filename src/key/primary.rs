@@ -5,7 +5,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri, };
+use http::{HeaderMap, Method, Uri};
 
 use super::{
     KeySpec, Namespace, authority,

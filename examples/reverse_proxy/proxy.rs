@@ -1,0 +1,162 @@
+//! The proxy: the cache, and what has to be done to messages on both sides of it.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use tower::{Layer, ServiceExt};
+use tower_response_cache::{CacheLayer, CacheService, ResponseBody};
+
+use crate::origin::Origin;
+
+/// What clients read: a response through the cache, or a line from the proxy.
+pub(crate) type Body = Either<ResponseBody<Incoming>, Full<Bytes>>;
+
+/// Answers clients from the cache in front of the origin.
+#[derive(Clone, Debug)]
+pub(crate) struct Proxy {
+    cache: CacheService<Origin>,
+}
+
+impl Proxy {
+    pub(crate) fn new(origin: Origin, cache: &CacheLayer) -> Self {
+        Self {
+            cache: cache.layer(origin),
+        }
+    }
+
+    /// Answers a request, come what may.
+    ///
+    /// An origin that fails is an error up to here and a 502 from here on, so that the cache in
+    /// between can serve what it has.
+    pub(crate) async fn answer(
+        self,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        if let Err(why) = admit(&mut request) {
+            return Ok(refusal(why));
+        }
+        match self.cache.oneshot(request).await {
+            Ok(response) => Ok(response.map(Either::Left)),
+            Err(error) => {
+                tracing::warn!(?error, "the origin failed");
+                Ok(refusal(error.to_refusal()))
+            }
+        }
+    }
+}
+
+/// A status and what to say with it.
+pub(crate) type Refusal = (StatusCode, &'static str);
+
+/// Turns what a client sent into a request that cache and origin can take, or says why not.
+fn admit(request: &mut Request<Incoming>) -> Result<(), Refusal> {
+    if request.method() == Method::CONNECT {
+        return Err((StatusCode::NOT_IMPLEMENTED, "this proxy makes no tunnels\n"));
+    }
+    let takes_trailers =
+        members(request.headers(), TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+    // Before the cache, so that no field that the origin will not see can choose a variant.
+    strip_connection_fields(request.headers_mut());
+    agree_on_host(request)?;
+    let via = match request.version() {
+        Version::HTTP_10 => "1.0 tower-response-cache",
+        Version::HTTP_11 => "1.1 tower-response-cache",
+        _ => "2.0 tower-response-cache",
+    };
+    let headers = request.headers_mut();
+    headers.append(VIA, HeaderValue::from_static(via));
+    if takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    join_cookies(headers);
+    Ok(())
+}
+
+/// Leaves one `Host`, which is that of the target.
+fn agree_on_host(request: &mut Request<Incoming>) -> Result<(), Refusal> {
+    // An authority in the target stands above `Host` (RFC 9112 §3.2.2, RFC 9113 §8.3.1).
+    if let Some(host) = request.uri().authority().and_then(host_of) {
+        request.headers_mut().insert(HOST, host);
+    }
+    match (
+        request.version(),
+        request.headers().get_all(HOST).iter().count(),
+    ) {
+        (_, 1) | (Version::HTTP_10, 0) => Ok(()),
+        // RFC 9112 §3.2
+        _ => Err((StatusCode::BAD_REQUEST, "exactly one Host is needed\n")),
+    }
+}
+
+/// Returns host and port, without userinfo, which has no place in `Host`.
+pub(crate) fn host_of(authority: &Authority) -> Option<HeaderValue> {
+    let host = authority.as_str();
+    HeaderValue::from_str(host.rsplit_once('@').map_or(host, |(_, host)| host)).ok()
+}
+
+/// Joins the cookies that HTTP/2 may send one a line (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let lines: Vec<_> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if lines.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Removes the fields that are about one connection only (RFC 9110 §7.6.1).
+pub(crate) fn strip_connection_fields(headers: &mut HeaderMap) {
+    const ALWAYS: [HeaderName; 6] = [
+        CONNECTION,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ];
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // RFC 9112 §6.3: it was not this length that framed the message.
+        headers.remove(CONTENT_LENGTH);
+    }
+    let listed: Vec<_> = members(headers, CONNECTION)
+        .filter_map(|option| HeaderName::from_bytes(option).ok())
+        .collect();
+    for name in listed.iter().chain(&ALWAYS) {
+        headers.remove(name);
+    }
+}
+
+/// Returns the members of a list that may be spread over several field lines (RFC 9110 §5.6.1).
+fn members(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(name).into_iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+}
+
+/// Leaves one of several `Content-Length`s that say the same (RFC 9110 §8.6).
+pub(crate) fn merge_lengths(headers: &mut HeaderMap) {
+    let first = members(headers, CONTENT_LENGTH).next();
+    if let Some(Ok(length)) = first.map(HeaderValue::from_bytes) {
+        headers.insert(CONTENT_LENGTH, length);
+    }
+}
+
+fn refusal((status, why): Refusal) -> Response<Body> {
+    let mut response = Response::new(Either::Right(Full::from(why)));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
