@@ -146,7 +146,7 @@ impl Forward {
                     head.status = StatusCode::OK;
                     prefix = Some(part.body.clone());
                 }
-                part => return Arrived::Answer(self.contradicted(part)),
+                part => return Arrived::Answer(self.contradicted(part.as_ref())),
             }
         }
         let admitted = self
@@ -226,8 +226,8 @@ impl Forward {
     /// Answers for a handler that confirmed what it was not asked about, or sent another part than
     /// it was asked for. A service that takes a request's body cannot be asked again; but what was
     /// stored goes, so the next request asks for all.
-    fn contradicted(&self, part: Option<Arc<StoredResponse>>) -> Response<Content> {
-        for stored in self.nominated.iter().chain(&part) {
+    fn contradicted(&self, part: Option<&Arc<StoredResponse>>) -> Response<Content> {
+        for stored in self.nominated.iter().chain(part) {
             self.exchange.engine.discard(stored);
         }
         self.excused(Failure::Unreachable).unwrap_or_else(|| {
