@@ -219,13 +219,19 @@ pub(crate) fn after_head(
         let carried: Option<&HeaderValue> = answer.get(name);
         carried.is_none() || carried == own
     };
+    let validates = answer.contains_key(ETAG) || answer.contains_key(LAST_MODIFIED);
     match status {
         StatusCode::OK
             if agrees(ETAG, stored.get(ETAG))
                 && agrees(LAST_MODIFIED, stored.get(LAST_MODIFIED))
                 && agrees(CONTENT_LENGTH, Some(&HeaderValue::from(length))) =>
         {
-            AfterHead::Freshen
+            // That nothing contradicts it confirms nothing.
+            if validates {
+                AfterHead::Freshen
+            } else {
+                AfterHead::Keep
+            }
         }
         StatusCode::OK | StatusCode::NOT_FOUND | StatusCode::GONE => AfterHead::Expire,
         _ => AfterHead::Keep,
@@ -438,7 +444,9 @@ mod tests {
             // UH2
             (200, &[tag, date, ("content-length", "10")], Freshen),
             (200, &[tag], Freshen),
-            (200, &[], Freshen),
+            (200, &[date], Freshen),
+            (200, &[], Keep),
+            (200, &[("content-length", "10")], Keep),
             (200, &[("etag", "\"b\"")], Expire),
             (200, &[("etag", "W/\"a\"")], Expire),
             (200, &[tag, ("last-modified", LATER)], Expire),
