@@ -43,9 +43,9 @@ pub(crate) enum Step {
     /// Answer this.
     Answer(Response<Content>),
     /// Answer this, and forward the request in the background.
-    Refresh(Response<Content>, Forward, Refreshing),
+    Refresh(Response<Content>, Box<Forward>, Refreshing),
     /// Forward the request.
-    Forward(Forward),
+    Forward(Box<Forward>),
 }
 
 impl Exchange {
@@ -164,7 +164,7 @@ impl Exchange {
             None,
             captured,
         );
-        Step::Refresh(response, forward, refreshing)
+        Step::Refresh(response, Box::new(forward), refreshing)
     }
 
     fn forward(
@@ -180,7 +180,7 @@ impl Exchange {
             // RFC 9111 §5.2.1.7
             return Step::Answer(respond::gateway_timeout("only-if-cached, and nothing is\n"));
         }
-        Step::Forward(Forward::new(self, why, nominated, part, captured))
+        Step::Forward(Box::new(Forward::new(self, why, nominated, part, captured)))
     }
 
     /// Completes what the look-up captured.

@@ -53,6 +53,7 @@ struct Recording {
     late: SmallVec<[Scope; 2]>,
     tag: bool,
     max_body: u64,
+    leniency: Duration,
     announced: Option<u64>,
     chunks: SmallVec<[Bytes; 4]>,
     length: u64,
@@ -89,6 +90,7 @@ impl Recorder {
                 late: admission.late,
                 tag: admission.tag,
                 max_body: admission.max_body,
+                leniency: admission.leniency,
                 chunks: SmallVec::new(),
                 length: 0,
             })),
@@ -192,24 +194,28 @@ impl Recording {
                 .refused(Refusal::Incomplete);
             return response;
         }
+        let mut late = self.late;
         let whole = match self.part {
             Some(part) if response.status == StatusCode::PARTIAL_CONTENT => {
+                late.extend(forward::tags_of(&part));
                 partial::joined(&part, response.clone())
             }
             _ => response.clone(),
         };
         self.engine
-            .keep(self.route, whole, self.captured, self.late);
+            .keep(self.route, whole, self.leniency, self.captured, late);
         response
     }
 }
 
 impl Engine {
-    /// Gives a response to the store: at once where the store need not wait, else in a task.
+    /// Gives a response to the store, for so long past its lifetime at least: at once where the
+    /// store need not wait, else in a task.
     pub(super) fn keep(
         self: &Arc<Self>,
         route: Option<usize>,
         response: StoredResponse,
+        leniency: Duration,
         captured: Captured,
         late: SmallVec<[Scope; 2]>,
     ) {
@@ -217,7 +223,7 @@ impl Engine {
         let length = response.body.len();
         let fill = Fill {
             namespace: self.options.namespace.clone(),
-            retain: retention(&response),
+            retain: retention(&response, leniency),
             response,
             captured,
             late,
@@ -275,8 +281,9 @@ fn joined(mut chunks: SmallVec<[Bytes; 4]>) -> Bytes {
 }
 
 /// Returns how long from its arrival a response can be of use: while it is fresh, in its stale
-/// windows, and, if the handler can confirm it, a while longer.
-fn retention(response: &StoredResponse) -> Duration {
+/// windows, while it may stand in for the handler, and, if the handler can confirm it, a while
+/// longer.
+fn retention(response: &StoredResponse, leniency: Duration) -> Duration {
     let Terms {
         lifetime,
         initial_age,
@@ -285,6 +292,7 @@ fn retention(response: &StoredResponse) -> Duration {
     let windows = [
         response.terms.stale_while_revalidate,
         response.terms.stale_if_error,
+        Some(leniency),
         response.is_validatable().then_some(VALIDATION_WINDOW),
     ];
     let window = windows.into_iter().flatten().max().unwrap_or_default();

@@ -194,7 +194,6 @@ async fn a_bypass_says_its_reason() {
     let cases: &[(&str, &[(&str, &str)], &str)] = &[
         ("/off", &[], "rule"),
         ("/a", &[("upgrade", "websocket"), ("connection", "upgrade")], "upgrade"),
-        ("/a", &[("content-type", "application/grpc+proto")], "grpc"),
         ("/a", &[("accept", "text/event-stream")], "event-stream"),
         ("/a", &[("accept", "text/html, Text/Event-Stream;q=0.5")], "event-stream"),
         ("/a", &[("content-length", "4")], "request-content"),
