@@ -112,7 +112,11 @@ impl Settings {
     ///
     /// When the URL is wrong, or needs a feature that is not built in.
     pub async fn connect(self) -> Result<CacheLayer, Error> {
-        let layer = self.store().await?.rules(self.rules).namespace(self.namespace);
+        let layer = self
+            .store()
+            .await?
+            .rules(self.rules)
+            .namespace(self.namespace);
         let layer = layer.enabled(self.enabled).default_ttl(self.default_ttl);
         let layer = match self.max_body {
             Some(bytes) => layer.max_body(bytes),
@@ -141,7 +145,9 @@ impl Settings {
             settings.rules = rules;
         }
         #[cfg(not(feature = "config"))]
-        reader.take("rules", |_| Err::<(), _>("needs the feature `config`".to_owned()));
+        reader.take("rules", |_| {
+            Err::<(), _>("needs the feature `config`".to_owned())
+        });
         reader.finish(settings)
     }
 
@@ -150,9 +156,13 @@ impl Settings {
         Self {
             url: reader.take("url", |text| Ok(text.to_owned())),
             enabled: reader.take("enabled", switch).unwrap_or(default.enabled),
-            namespace: reader.take("namespace", namespace).unwrap_or(default.namespace),
+            namespace: reader
+                .take("namespace", namespace)
+                .unwrap_or(default.namespace),
             default_ttl: reader.take("default_ttl", units::duration),
-            max_memory: reader.take("max_memory", units::size).unwrap_or(default.max_memory),
+            max_memory: reader
+                .take("max_memory", units::size)
+                .unwrap_or(default.max_memory),
             max_body: reader.take("max_body", units::size),
             connect_timeout: reader.take("connect_timeout", units::duration),
             read_timeout: reader.take("read_timeout", units::duration),
@@ -170,7 +180,9 @@ impl Settings {
 
     #[cfg(feature = "memory")]
     fn memory(&self) -> Result<CacheLayer, Error> {
-        Ok(CacheLayer::new(crate::store::MemoryStore::new(self.max_memory)))
+        Ok(CacheLayer::new(crate::store::MemoryStore::new(
+            self.max_memory,
+        )))
     }
 
     #[cfg(not(feature = "memory"))]
@@ -320,9 +332,14 @@ mod file {
             };
             Some((format!("cache.{field}"), value))
         });
-        let unknown = cache.keys().filter(|field| !FIELDS.contains(&field.as_str()));
+        let unknown = cache
+            .keys()
+            .filter(|field| !FIELDS.contains(&field.as_str()));
         reader.mistakes.extend(unknown.map(|field| {
-            format!("cache.{field}: there is no such field, but {}", FIELDS.join(", "))
+            format!(
+                "cache.{field}: there is no such field, but {}",
+                FIELDS.join(", ")
+            )
         }));
         let settings = Settings::read(&mut reader);
         match rules_in(document) {
@@ -352,8 +369,12 @@ mod file {
         match extension {
             Some("toml") => toml::from_str(&text).map_err(|error| error.to_string()),
             Some("json") => serde_json::from_str(&text).map_err(|error| error.to_string()),
-            Some("yaml" | "yml") => serde_norway::from_str(&text).map_err(|error| error.to_string()),
-            _ => Err("the name of a file of settings ends in .toml, .json, .yaml or .yml".to_owned()),
+            Some("yaml" | "yml") => {
+                serde_norway::from_str(&text).map_err(|error| error.to_string())
+            }
+            _ => {
+                Err("the name of a file of settings ends in .toml, .json, .yaml or .yml".to_owned())
+            }
         }
     }
 }
@@ -462,7 +483,10 @@ mod tests {
         let path = path.to_str().unwrap();
         let by_env = read(&[("CACHE_RULES", path)]).unwrap();
         assert!(by_env.rules.find("/products/1").is_some());
-        assert!(by_env.enabled, "CACHE_RULES takes only the rules from a file");
+        assert!(
+            by_env.enabled,
+            "CACHE_RULES takes only the rules from a file"
+        );
     }
 
     #[cfg(feature = "config")]

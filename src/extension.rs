@@ -58,7 +58,10 @@ impl Told {
         Self {
             cache_for: extensions.remove().map(|CacheFor(lifetime)| lifetime),
             no_store: extensions.remove::<NoStore>().is_some(),
-            tags: extensions.remove().map(|Tags(tags)| tags).unwrap_or_default(),
+            tags: extensions
+                .remove()
+                .map(|Tags(tags)| tags)
+                .unwrap_or_default(),
         }
     }
 }

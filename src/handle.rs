@@ -135,17 +135,27 @@ impl CacheHandle {
             }
             Kind::Tag(tag) => Scope::tag(namespace, tag.as_bytes()),
             Kind::Uri(text) => {
-                let uri = text.parse::<Uri>().ok().filter(|uri| uri.path().starts_with('/'));
+                let uri = text
+                    .parse::<Uri>()
+                    .ok()
+                    .filter(|uri| uri.path().starts_with('/'));
                 let uri = uri.ok_or_else(|| {
-                    invalid(format!("`{text:.200}` is no URI: give a path like `/products/42`, or http://…"))
+                    invalid(format!(
+                        "`{text:.200}` is no URI: give a path like `/products/42`, or http://…"
+                    ))
                 })?;
                 Scope::path(namespace, &decoded_path(uri.path()))
             }
             Kind::Pattern(pattern, bindings) => {
-                let bindings: Vec<(&str, &str)> =
-                    bindings.iter().map(|(name, value)| (&**name, &**value)).collect();
+                let bindings: Vec<(&str, &str)> = bindings
+                    .iter()
+                    .map(|(name, value)| (&**name, &**value))
+                    .collect();
                 let rules = &self.engine.options.rules;
-                match rules.pattern(pattern, &bindings).map_err(|error| invalid(error.to_string()))? {
+                match rules
+                    .pattern(pattern, &bindings)
+                    .map_err(|error| invalid(error.to_string()))?
+                {
                     WriteTarget::Path(path) => Scope::path(namespace, &path),
                     WriteTarget::Pattern(pattern) => Scope::route(namespace, &pattern),
                 }

@@ -18,9 +18,9 @@ pub mod metrics;
 pub mod reason;
 
 pub use clock::Clock;
-pub use config::Settings;
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
+pub use config::Settings;
 pub use entry::StoredResponse;
 pub use epoch::{Captured, Epoch, Scope, ScopeKind, Stamp};
 pub use error::{Error, ErrorKind};

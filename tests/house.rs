@@ -181,7 +181,8 @@ fn sources() -> Vec<Source> {
             .expect("a file in src")
             .trim_end_matches(".rs")
             .to_owned();
-        if room != "lib" && !path.ends_with("testing.rs") {
+        let is_test = path.ends_with("testing.rs") || path.iter().any(|part| part == "tests");
+        if room != "lib" && !is_test {
             let text = fs::read_to_string(root.join(&path)).expect("a source file");
             found.push(Source {
                 path,

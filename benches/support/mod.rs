@@ -65,7 +65,8 @@ impl Ratios {
 }
 
 /// Counts the allocations of one answer, once everything is warm.
-pub(crate) fn allocations(router: &mut Router, request: impl Fn() -> Request<Body>) -> u64 {
+pub(crate) fn allocations(router: Router, request: impl Fn() -> Request<Body>) -> u64 {
+    let mut router: Router = router.with_state(());
     let mut once = || {
         let request = request();
         let measured = allocation_counter::measure(|| {

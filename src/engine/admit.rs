@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use http::header::{
-    AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, ETAG, EXPIRES, SET_COOKIE,
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, ETAG, EXPIRES, SET_COOKIE,
 };
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
-use super::Exchange;
+use super::{Exchange, respond};
 use crate::entry::Variant;
 use crate::epoch::Scope;
 use crate::extension::Told;
@@ -42,8 +42,8 @@ pub(super) struct Admission {
 }
 
 impl Exchange {
-    /// Decides whether a response with this head may be stored. If so, adds to the head what the
-    /// cache tells clients.
+    /// Decides whether a response with this head, and a body of at least so many bytes, may be
+    /// stored. If so, adds to the head what the cache tells clients.
     ///
     /// # Errors
     ///
@@ -52,6 +52,7 @@ impl Exchange {
         &self,
         request: &HeaderMap,
         head: &mut Parts,
+        least: u64,
         told: &Told,
         arrival: age::Exchange,
     ) -> Result<Admission, Refusal> {
@@ -61,6 +62,8 @@ impl Exchange {
         }
         let binding = Binding::of(&head.headers, &policy.targeted_fields);
         let terms = self.terms(head, &binding, told, arrival);
+        // Before the law: that a status has no lifetime would be true, and no help.
+        self.guard_status(head, &terms)?;
         let vary = Vary::parse(&head.headers);
         Arrival {
             method: &self.method,
@@ -74,14 +77,13 @@ impl Exchange {
             names_target: false,
         }
         .may_store()?;
-        self.guard(head, &binding, &terms, &vary)?;
-        let max_body = self.refuse_large(head)?;
+        self.guard(head, &binding, &vary)?;
+        let max_body = self.refuse_large(head, least)?;
         let late = self.late_tags(&head.headers, told)?;
 
         let tag = self.address_clients(head, &terms);
         let mut fields = stored_fields(&head.headers, &binding.directives, arrival.response_time);
-        // Every answer states its age; a place for it spares the hit a larger table.
-        fields.insert(AGE, HeaderValue::from_static("0"));
+        respond::prepare(&mut fields);
         let variant = Variant::of(&head.headers, request, policy.normalise_vary);
         Ok(Admission {
             status: head.status,
@@ -109,7 +111,9 @@ impl Exchange {
         }
         let rule = self.route.as_ref().map(|route| &route.rule);
         let overrides = told.cache_for.is_some() || rule.is_some_and(|rule| rule.override_origin);
-        let assigned = told.cache_for.or_else(|| self.lifetime_by_rule(head.status));
+        let assigned = told
+            .cache_for
+            .or_else(|| self.lifetime_by_rule(head.status));
         if let Some(lifetime) = assigned
             && (overrides || terms.basis != Basis::Explicit)
         {
@@ -117,7 +121,8 @@ impl Exchange {
             terms.basis = Basis::Assigned;
         }
         if let Some(rule) = rule {
-            terms.stale_while_revalidate = terms.stale_while_revalidate.or(rule.stale_while_revalidate);
+            terms.stale_while_revalidate =
+                terms.stale_while_revalidate.or(rule.stale_while_revalidate);
             terms.stale_if_error = terms.stale_if_error.or(rule.stale_if_error);
         }
         terms
@@ -132,27 +137,32 @@ impl Exchange {
         lifetime.filter(|_| self.stores_status(status))
     }
 
+    /// Refuses statuses that rule and policy do not store, and parts that cannot be kept.
+    fn guard_status(&self, head: &Parts, terms: &Terms) -> Result<(), Refusal> {
+        let policy = self.policy();
+        let fits = policy.store_any_status && terms.basis != Basis::Assigned
+            || self.stores_status(head.status);
+        match head.status {
+            StatusCode::PARTIAL_CONTENT => {
+                let kept = policy.store_partial && ContentRange::of_field(&head.headers).is_some();
+                kept.then_some(()).ok_or(Refusal::Partial)
+            }
+            _ => fits.then_some(()).ok_or(Refusal::Status),
+        }
+    }
+
     /// Refuses what the law allows and applications regret (design.md part 2).
-    fn guard(
-        &self,
-        head: &Parts,
-        binding: &Binding,
-        terms: &Terms,
-        vary: &Vary,
-    ) -> Result<(), Refusal> {
+    fn guard(&self, head: &Parts, binding: &Binding, vary: &Vary) -> Result<(), Refusal> {
         let policy = self.policy();
         let headers = &head.headers;
-        let status_fits = head.status == StatusCode::PARTIAL_CONTENT
-            || policy.store_any_status && terms.basis != Basis::Assigned
-            || self.stores_status(head.status);
-        let declared_shared = binding.directives.public
-            || binding.directives.s_maxage.is_some()
-            || binding.targeted;
+        let declared_shared =
+            binding.directives.public || binding.directives.s_maxage.is_some() || binding.targeted;
         let refusals = [
-            (!self.keeps_part(head), Refusal::Partial),
-            (!status_fits, Refusal::Status),
             (is_event_stream(headers), Refusal::EventStream),
-            (!policy.store_set_cookie && headers.contains_key(SET_COOKIE), Refusal::SetCookie),
+            (
+                !policy.store_set_cookie && headers.contains_key(SET_COOKIE),
+                Refusal::SetCookie,
+            ),
             (
                 self.facts.cookie && !policy.shared_despite_cookies && !declared_shared,
                 Refusal::Cookie,
@@ -169,12 +179,6 @@ impl Exchange {
         }
     }
 
-    /// Whether a response is no part of one, or a part that can be kept.
-    fn keeps_part(&self, head: &Parts) -> bool {
-        head.status != StatusCode::PARTIAL_CONTENT
-            || self.policy().store_partial && ContentRange::of_field(&head.headers).is_some()
-    }
-
     fn stores_status(&self, status: StatusCode) -> bool {
         match &self.route {
             Some(route) => route.rule.stores(status),
@@ -182,18 +186,22 @@ impl Exchange {
         }
     }
 
-    /// Refuses heads, and bodies of announced length, over the limits; returns the body's limit.
-    fn refuse_large(&self, head: &Parts) -> Result<u64, Refusal> {
+    /// Refuses heads, and bodies of known length, over the limits; returns the body's limit.
+    fn refuse_large(&self, head: &Parts, least: u64) -> Result<u64, Refusal> {
         let options = &self.engine.options;
         let rule = self.route.as_ref().map(|route| &route.rule);
         let max_fields = rule
             .and_then(|rule| rule.max_fields)
-            .map_or(options.max_fields, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+            .map_or(options.max_fields, |limit| {
+                usize::try_from(limit).unwrap_or(usize::MAX)
+            });
         if section_length(&head.headers) > max_fields {
             return Err(Refusal::FieldsTooLarge);
         }
-        let max_body = rule.and_then(|rule| rule.max_body).unwrap_or(options.max_body);
-        if announced_length(&head.headers).is_some_and(|length| length > max_body) {
+        let max_body = rule
+            .and_then(|rule| rule.max_body)
+            .unwrap_or(options.max_body);
+        if announced_length(&head.headers).unwrap_or(least).max(least) > max_body {
             return Err(Refusal::BodyTooLarge);
         }
         Ok(max_body)
@@ -204,7 +212,11 @@ impl Exchange {
     fn late_tags(&self, headers: &HeaderMap, told: &Told) -> Result<SmallVec<[Scope; 2]>, Refusal> {
         let groups;
         let mut tags: SmallVec<[&[u8]; 4]> = told.tags.iter().map(String::as_bytes).collect();
-        if self.route.as_ref().is_some_and(|route| route.rule.response_tags) {
+        if self
+            .route
+            .as_ref()
+            .is_some_and(|route| route.rule.response_tags)
+        {
             tags.extend(listed(headers, &CACHE_TAG, b','));
             tags.extend(listed(headers, &SURROGATE_KEY, b' '));
             groups = groups::of_response(headers);
@@ -216,13 +228,19 @@ impl Exchange {
             return Err(Refusal::Tags);
         }
         let namespace = self.engine.options.namespace.as_str();
-        Ok(tags.into_iter().map(|tag| Scope::tag(namespace, tag)).collect())
+        Ok(tags
+            .into_iter()
+            .map(|tag| Scope::tag(namespace, tag))
+            .collect())
     }
 
     /// Tells clients how to hold a response that only rule or handler call cacheable: to ask every
     /// time, so that an invalidation reaches them. Returns whether the cache is to tag it.
     fn address_clients(&self, head: &mut Parts, terms: &Terms) -> bool {
-        let client = self.route.as_ref().map_or(ClientCaching::default(), |route| route.rule.client);
+        let client = self
+            .route
+            .as_ref()
+            .map_or(ClientCaching::default(), |route| route.rule.client);
         let headers = &mut head.headers;
         if terms.basis != Basis::Assigned || client == ClientCaching::Untouched {
             return false;
@@ -274,7 +292,9 @@ fn names(vary: &Vary, name: &HeaderName) -> bool {
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
     const EVENT_STREAM: &[u8] = b"text/event-stream";
-    let essence = headers.get(CONTENT_TYPE).and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
+    let essence = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.as_bytes().get(..EVENT_STREAM.len()));
     essence.is_some_and(|essence| essence.eq_ignore_ascii_case(EVENT_STREAM))
 }
 

@@ -56,7 +56,10 @@ pub(super) fn on_stored(
         return Decision::Forward(Miss::Partial);
     }
     if stored.status == StatusCode::PARTIAL_CONTENT
-        && matches!(partial::portion(engine, stored, request, facts), Portion::Missing)
+        && matches!(
+            partial::portion(engine, stored, request, facts),
+            Portion::Missing
+        )
     {
         return Decision::Complete;
     }

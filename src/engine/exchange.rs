@@ -6,12 +6,12 @@ use std::time::Instant;
 use http::{HeaderMap, Method, Request, Response};
 use smallvec::SmallVec;
 
+use super::Engine;
 use super::decide::{self, Decision, Service};
 use super::forward::{Forward, Nominated};
 use super::refresh::Refreshing;
 use super::request::Facts;
 use super::respond::{self, Content};
-use super::Engine;
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Scope};
 use crate::key::{PrimaryKey, decoded_path};
@@ -116,7 +116,14 @@ impl Exchange {
 
     fn judge(&self, stored: &StoredResponse, request: &HeaderMap) -> Decision {
         let age = stored.age(self.engine.options.clock.now());
-        decide::on_stored(&self.engine, stored, age, request, &self.facts, self.policy())
+        decide::on_stored(
+            &self.engine,
+            stored,
+            age,
+            request,
+            &self.facts,
+            self.policy(),
+        )
     }
 
     fn serve(
@@ -128,23 +135,35 @@ impl Exchange {
         let now = self.engine.options.clock.now();
         let response =
             respond::from_store(&self.engine, stored, request, &self.facts, service, now);
-        self.counters().hit(service.is_stale(), now - self.started);
+        self.counters()
+            .hit(service.is_stale(), || now - self.started);
         self.engine.metrics.body_served(response.body().len());
         response
     }
 
-    /// Answers at once, and forwards the request behind the answer unless another one does so.
+    /// Answers at once, and forwards the request behind the answer unless another one does so or it
+    /// is a HEAD, whose answer could renew nothing.
     async fn refresh(
         self,
         response: Response<Content>,
         stored: Arc<StoredResponse>,
         captured: Option<Captured>,
     ) -> Step {
-        let Some(refreshing) = self.engine.refreshes.begin(&self.key) else {
+        let refreshing = match self.facts.head {
+            true => None,
+            false => self.engine.refreshes.begin(&self.key),
+        };
+        let Some(refreshing) = refreshing else {
             return Step::Answer(response);
         };
         let captured = self.captured(captured).await;
-        let forward = Forward::new(self, Miss::Stale, Nominated::from_elem(stored, 1), None, captured);
+        let forward = Forward::new(
+            self,
+            Miss::Stale,
+            Nominated::from_elem(stored, 1),
+            None,
+            captured,
+        );
         Step::Refresh(response, forward, refreshing)
     }
 
@@ -174,6 +193,8 @@ impl Exchange {
     }
 
     pub(super) fn counters(&self) -> &metrics::Route {
-        self.engine.metrics.route(self.route.as_ref().map(|route| route.index))
+        self.engine
+            .metrics
+            .route(self.route.as_ref().map(|route| route.index))
     }
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::ETAG;
+use http::header::{CONTENT_LENGTH, ETAG};
 use http::response::Parts;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Frame;
 use smallvec::SmallVec;
 
@@ -122,7 +122,9 @@ impl Recorder {
 
     /// Up to this length a body is worth reading ahead of its client.
     pub(crate) fn hash_ahead(&self) -> u64 {
-        self.recording.as_ref().map_or(0, |recording| recording.engine.options.hash_ahead)
+        self.recording
+            .as_ref()
+            .map_or(0, |recording| recording.engine.options.hash_ahead)
     }
 
     /// Stores the response, whose body was complete at hand, and answers with it.
@@ -152,7 +154,11 @@ impl Recorder {
 
     fn refuse(&mut self, refusal: Refusal) {
         if let Some(recording) = self.recording.take() {
-            recording.engine.metrics.route(recording.route).refused(refusal);
+            recording
+                .engine
+                .metrics
+                .route(recording.route)
+                .refused(refusal);
         }
     }
 }
@@ -168,13 +174,22 @@ impl Recording {
     fn complete(self) -> StoredResponse {
         let mut response = self.draft;
         response.body = joined(self.chunks);
+        state_length(&mut response);
         if self.tag {
             let digest = blake3::hash(&response.body);
-            response.fields.insert(ETAG, etag::strong_from_digest(digest.as_bytes()));
+            response
+                .fields
+                .insert(ETAG, etag::strong_from_digest(digest.as_bytes()));
             response.tagged = Tagged::ByCache;
         }
-        if self.announced.is_some_and(|announced| announced != self.length) {
-            self.engine.metrics.route(self.route).refused(Refusal::Incomplete);
+        if self
+            .announced
+            .is_some_and(|announced| announced != self.length)
+        {
+            self.engine
+                .metrics
+                .route(self.route)
+                .refused(Refusal::Incomplete);
             return response;
         }
         let whole = match self.part {
@@ -183,7 +198,8 @@ impl Recording {
             }
             _ => response.clone(),
         };
-        self.engine.keep(self.route, whole, self.captured, self.late);
+        self.engine
+            .keep(self.route, whole, self.captured, self.late);
         response
     }
 }
@@ -227,13 +243,28 @@ impl Engine {
     }
 }
 
+/// States the length that is now known: HEAD needs it, and servers need not find it out each time.
+///
+/// Not beside trailers, which HTTP/1.1 can only send behind a body of no stated length, nor where
+/// there is no content by definition (RFC 9110 §8.6).
+fn state_length(response: &mut StoredResponse) {
+    if response.trailers.is_none() && response.status != StatusCode::NO_CONTENT {
+        let length = HeaderValue::from(response.body.len());
+        response.fields.entry(CONTENT_LENGTH).or_insert(length);
+    }
+}
+
 /// Joins the chunks into a body of its own.
 ///
 /// Small bodies are copied even when they are one chunk: it may be a corner of a large read buffer,
 /// which it would keep alive uncounted.
 fn joined(mut chunks: SmallVec<[Bytes; 4]>) -> Bytes {
     const CORNER: usize = 64 << 10;
-    if chunks.len() <= 1 && chunks.iter().all(|whole| whole.is_empty() || whole.len() > CORNER) {
+    if chunks.len() <= 1
+        && chunks
+            .iter()
+            .all(|whole| whole.is_empty() || whole.len() > CORNER)
+    {
         return chunks.pop().unwrap_or_default();
     }
     let mut body = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
@@ -246,12 +277,19 @@ fn joined(mut chunks: SmallVec<[Bytes; 4]>) -> Bytes {
 /// Returns how long from its arrival a response can be of use: while it is fresh, in its stale
 /// windows, and, if the handler can confirm it, a while longer.
 fn retention(response: &StoredResponse) -> Duration {
-    let Terms { lifetime, initial_age, .. } = response.terms;
+    let Terms {
+        lifetime,
+        initial_age,
+        ..
+    } = response.terms;
     let windows = [
         response.terms.stale_while_revalidate,
         response.terms.stale_if_error,
         response.is_validatable().then_some(VALIDATION_WINDOW),
     ];
     let window = windows.into_iter().flatten().max().unwrap_or_default();
-    lifetime.saturating_sub(initial_age).saturating_add(window).min(LONGEST)
+    lifetime
+        .saturating_sub(initial_age)
+        .saturating_add(window)
+        .min(LONGEST)
 }

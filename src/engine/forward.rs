@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{
     CACHE_CONTROL, DATE, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
 };
-use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
@@ -83,9 +83,16 @@ impl Forward {
     pub(crate) fn prepare(&mut self, request: &mut HeaderMap) {
         self.client = request.clone();
         self.nominated.retain(|stored| nominee(stored).is_some());
-        let nominees: SmallVec<[Nominee<'_>; 1]> =
-            self.nominated.iter().filter_map(|stored| nominee(stored)).collect();
-        if let Some(rest) = self.part.as_ref().and_then(|part| partial::rest(part, request)) {
+        let nominees: SmallVec<[Nominee<'_>; 1]> = self
+            .nominated
+            .iter()
+            .filter_map(|stored| nominee(stored))
+            .collect();
+        if let Some(rest) = self
+            .part
+            .as_ref()
+            .and_then(|part| partial::rest(part, request))
+        {
             self.completing = true;
             request.insert(RANGE, rest.range);
             request.extend(rest.if_range.map(|validator| (IF_RANGE, validator)));
@@ -98,12 +105,13 @@ impl Forward {
     }
 
     /// Takes out of the request what is its sender's alone, so that anybody may have the answer.
-    pub(crate) fn anonymise(&self, request: &mut HeaderMap) {
-        let route = self.exchange.route.as_ref();
+    pub(crate) fn anonymise(&mut self, request: &mut HeaderMap) {
+        let Exchange { route, facts, .. } = &mut self.exchange;
         match route {
             Some(route) => refresh::anonymise(request, &route.rule.key),
             None => refresh::anonymise(request, &KeySpec::default()),
         }
+        facts.anonymise(request);
     }
 
     /// Returns the cache that forwards.
@@ -111,12 +119,15 @@ impl Forward {
         Arc::clone(&self.exchange.engine)
     }
 
-    /// Decides what becomes of the handler's response, and adds to its head what the cache says.
-    pub(crate) fn arrived(mut self, head: &mut Parts) -> Arrived {
+    /// Decides what becomes of the handler's response, whose body has at least so many bytes, and
+    /// adds to its head what the cache says.
+    pub(crate) fn arrived(mut self, head: &mut Parts, least: u64) -> Arrived {
         let told = Told::take(&mut head.extensions);
         let options = &self.exchange.engine.options;
         let now = options.clock.now();
-        self.exchange.counters().forwarded(now - self.exchange.started);
+        self.exchange
+            .counters()
+            .forwarded(now - self.exchange.started);
         let arrival = age::Exchange {
             response_time: HttpDate::from(options.clock.wall()),
             delay: now - self.sent,
@@ -138,11 +149,14 @@ impl Forward {
                 part => return Arrived::Answer(self.contradicted(part)),
             }
         }
-        let admitted = self.exchange.admit(&self.client, head, &told, arrival);
+        let admitted = self
+            .exchange
+            .admit(&self.client, head, least, &told, arrival);
         let refusal = match (admitted, self.captured.take()) {
             (Ok(admission), Some(captured)) => {
                 if !head.headers.contains_key(DATE) {
-                    head.headers.insert(DATE, arrival.response_time.to_header_value());
+                    head.headers
+                        .insert(DATE, arrival.response_time.to_header_value());
                 }
                 self.sign(head, None, true, self.detail());
                 return Arrived::Record(Recorder::new(self, admission, captured), prefix);
@@ -189,8 +203,11 @@ impl Forward {
 
     /// Answers a 304 (RFC 9111 §4.3.3, §4.3.4).
     fn confirmed(mut self, head: &mut Parts, told: &Told, arrival: age::Exchange) -> Arrived {
-        let nominees: SmallVec<[Nominee<'_>; 1]> =
-            self.nominated.iter().filter_map(|stored| nominee(stored)).collect();
+        let nominees: SmallVec<[Nominee<'_>; 1]> = self
+            .nominated
+            .iter()
+            .filter_map(|stored| nominee(stored))
+            .collect();
         let subject = validation::identify(&head.headers, &nominees, &self.client);
         drop(nominees);
         match subject {
@@ -236,7 +253,7 @@ impl Forward {
             received: exchange.engine.options.clock.now(),
             ..StoredResponse::clone(stored)
         };
-        match exchange.admit(&self.client, &mut head, told, arrival) {
+        match exchange.admit(&self.client, &mut head, 0, told, arrival) {
             Ok(admission) => {
                 renewed.fields = admission.fields;
                 renewed.terms = admission.terms;
@@ -244,7 +261,9 @@ impl Forward {
                 exchange.counters().revalidated();
                 if let Some(captured) = self.captured.take() {
                     let route = exchange.route.as_ref().map(|route| route.index);
-                    exchange.engine.keep(route, renewed.clone(), captured, admission.late);
+                    exchange
+                        .engine
+                        .keep(route, renewed.clone(), captured, admission.late);
                 }
             }
             Err(refusal) => {
@@ -274,9 +293,9 @@ impl Forward {
                 };
                 Some(self.answer_with(stored, status, Some(allowance.as_str())))
             }
-            AfterFailure::GatewayTimeout => {
-                Some(respond::gateway_timeout("the response cannot be validated now\n"))
-            }
+            AfterFailure::GatewayTimeout => Some(respond::gateway_timeout(
+                "the response cannot be validated now\n",
+            )),
             AfterFailure::PassOn => None,
         }
     }
@@ -293,13 +312,26 @@ impl Forward {
         let mut response = respond::represent(engine, stored, &self.client, &exchange.facts);
         respond::state_age(response.headers_mut(), age);
         let ttl = Some(stored.terms.remaining(age));
-        engine.sign(response.headers_mut(), self.handling(status, false), ttl, detail);
+        engine.sign(
+            response.headers_mut(),
+            self.handling(status, false),
+            ttl,
+            detail,
+        );
         response
     }
 
-    fn sign(&self, head: &mut Parts, status: Option<StatusCode>, stored: bool, detail: Option<&str>) {
+    fn sign(
+        &self,
+        head: &mut Parts,
+        status: Option<StatusCode>,
+        stored: bool,
+        detail: Option<&str>,
+    ) {
         let handling = self.handling(status, stored);
-        self.exchange.engine.sign(&mut head.headers, handling, None, detail);
+        self.exchange
+            .engine
+            .sign(&mut head.headers, handling, None, detail);
     }
 
     fn handling(&self, status: Option<StatusCode>, stored: bool) -> Handling {
@@ -349,7 +381,12 @@ impl Exchange {
 /// Returns a stored response as one the handler can be asked about: by validators of its own.
 fn nominee(stored: &StoredResponse) -> Option<Nominee<'_>> {
     let etag = stored.etag().filter(|_| stored.tagged == Tagged::ByOrigin);
-    Nominee::new(stored.status, etag, stored.fields.get(LAST_MODIFIED), stored.terms.date)
+    Nominee::new(
+        stored.status,
+        etag,
+        stored.fields.get(LAST_MODIFIED),
+        stored.terms.date,
+    )
 }
 
 /// Returns how `Cache-Status` says it (RFC 9211 §2.2).

@@ -27,14 +27,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::exchange::{Exchange, Step};
-pub(crate) use self::forward::{Arrived, Forward};
-pub(crate) use self::refresh::Refreshing;
 pub(crate) use self::fill::Recorder;
+pub(crate) use self::forward::{Arrived, Forward};
+use self::refresh::Refreshes;
+pub(crate) use self::refresh::Refreshing;
 pub(crate) use self::request::{Passage, Reception};
 pub(crate) use self::respond::Content;
-pub(crate) use self::write::Write;
-use self::refresh::Refreshes;
 use self::tasks::Tasks;
+pub(crate) use self::write::Write;
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
 use crate::epoch::Scope;
@@ -158,7 +158,8 @@ impl Engine {
         snapshot.store.responses = usage.responses;
         snapshot.store.bytes = usage.bytes;
         snapshot.store.capacity = usage.capacity;
-        snapshot.store.invalidations_pending = u64::try_from(self.journal.len()).unwrap_or(u64::MAX);
+        snapshot.store.invalidations_pending =
+            u64::try_from(self.journal.len()).unwrap_or(u64::MAX);
         snapshot
     }
 

@@ -7,11 +7,11 @@ use super::Engine;
 use super::request::Facts;
 use crate::entry::StoredResponse;
 use crate::semantics::date::HttpDate;
-use crate::semantics::validation;
 use crate::semantics::range::{
-    ContentRange, HeldPart, Joined, Part, Partial, Ranges, Rest, Selection, Spans,
-    StrongValidator, if_range_holds, join,
+    ContentRange, HeldPart, Joined, Part, Partial, Ranges, Rest, Selection, Spans, StrongValidator,
+    if_range_holds, join,
 };
+use crate::semantics::validation;
 
 /// What of a stored response answers a request.
 #[derive(Debug)]
@@ -111,8 +111,16 @@ pub(super) fn joined(stored: &StoredResponse, mut arrived: StoredResponse) -> St
         let part = |response| held(response).zip(Some(validator(response)));
         let ((a, a_validator), (b, b_validator)) = (part(stored)?, part(&arrived)?);
         join(
-            HeldPart { part: a, validator: a_validator, body: &stored.body },
-            HeldPart { part: b, validator: b_validator, body: &arrived.body },
+            HeldPart {
+                part: a,
+                validator: a_validator,
+                body: &stored.body,
+            },
+            HeldPart {
+                part: b,
+                validator: b_validator,
+                body: &arrived.body,
+            },
         )
     };
     match joined() {
@@ -123,11 +131,15 @@ pub(super) fn joined(stored: &StoredResponse, mut arrived: StoredResponse) -> St
             arrived.body = body;
         }
         Some(Joined::Part(part, body)) => {
-            arrived.fields.insert(CONTENT_RANGE, part.range().to_header_value());
+            arrived
+                .fields
+                .insert(CONTENT_RANGE, part.range().to_header_value());
             arrived.body = body;
         }
     }
-    arrived.fields.insert(CONTENT_LENGTH, HeaderValue::from(arrived.body.len()));
+    arrived
+        .fields
+        .insert(CONTENT_LENGTH, HeaderValue::from(arrived.body.len()));
     arrived
 }
 
@@ -152,7 +164,13 @@ fn cut(stored: &StoredResponse, part: &Part, spans: &Spans) -> Option<Partial> {
         // Whoever wrote the body must not have known it.
         _ => u128::from(getrandom::u64().ok()?) << 64 | u128::from(getrandom::u64().ok()?),
     };
-    Partial::new(part, &stored.body, spans, stored.fields.get(CONTENT_TYPE), boundary)
+    Partial::new(
+        part,
+        &stored.body,
+        spans,
+        stored.fields.get(CONTENT_TYPE),
+        boundary,
+    )
 }
 
 fn length(stored: &StoredResponse) -> u64 {

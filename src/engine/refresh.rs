@@ -118,6 +118,9 @@ mod tests {
         anonymise(&mut request, &spec);
         let left: Vec<_> = request.keys().map(http::HeaderName::as_str).collect();
         assert_eq!(left.len(), 2);
-        assert!(left.contains(&"cookie") && left.contains(&"x-tenant"), "{left:?}");
+        assert!(
+            left.contains(&"cookie") && left.contains(&"x-tenant"),
+            "{left:?}"
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, Method, Request, Response, Version};
 use http_body::Body;
 
@@ -25,7 +26,7 @@ pub(crate) enum Reception {
     /// It is answered.
     Answer(Response<Content>),
     /// The store has to be asked, or the handler, or both.
-    Exchange(Exchange),
+    Exchange(Box<Exchange>),
     /// It may change what is stored.
     Write(Write),
 }
@@ -73,7 +74,11 @@ impl Engine {
                 self.metrics.route(index(matched.as_ref())).bypassed(reason);
                 Reception::Pass(Passage {
                     engine: Arc::clone(self),
-                    fwd: if reason == Bypass::Method { Fwd::Method } else { Fwd::Bypass },
+                    fwd: if reason == Bypass::Method {
+                        Fwd::Method
+                    } else {
+                        Fwd::Bypass
+                    },
                     reason,
                 })
             }
@@ -125,7 +130,10 @@ impl Engine {
             clock: &self.options.clock,
         };
         let found = self.store.peek(&wanted);
-        if let Some(Found { outcome: Outcome::Response(stored), .. }) = &found
+        if let Some(Found {
+            outcome: Outcome::Response(stored),
+            ..
+        }) = &found
             && !self.journal.blocks(stored.stamp())
         {
             let policy = self.policy(matched.map(|matched| &**matched.route));
@@ -138,14 +146,16 @@ impl Engine {
                 policy,
             );
             if let Decision::Serve(service) = decision {
-                let response = respond::from_store(self, stored, request.headers(), &facts, service, started);
+                let response =
+                    respond::from_store(self, stored, request.headers(), &facts, service, started);
                 let route = self.metrics.route(index(matched));
-                route.hit(service.is_stale(), self.options.clock.now() - started);
+                route.hit(service.is_stale(), || self.options.clock.now() - started);
                 self.metrics.body_served(response.body().len());
                 return Reception::Answer(response);
             }
         }
-        Reception::Exchange(Exchange::new(self, request, matched, facts, key, started, found))
+        let exchange = Exchange::new(self, request, matched, facts, key, started, found);
+        Reception::Exchange(Box::new(exchange))
     }
 
     /// Returns the policy of a route, or that of requests without a rule.
@@ -168,7 +178,11 @@ impl Facts {
         }
         if facts.directed {
             let asked = RequestDirectives::parse(headers);
-            facts.directives = if policy.obey_client { asked } else { asked.not_obeyed() };
+            facts.directives = if policy.obey_client {
+                asked
+            } else {
+                asked.not_obeyed()
+            };
         }
         facts
     }
@@ -186,9 +200,17 @@ impl Facts {
             "content-length" => self.content |= !lists(headers, name, b"0"),
             "transfer-encoding" => self.content = true,
             "content-type" => self.grpc = is_grpc(headers),
-            _ if ROUTING_FIELDS.contains(&name) => self.routing |= !spec.covers_field(name),
+            _ if is_routing(name) => self.routing |= !spec.covers_field(name),
             _ => {}
         }
+    }
+
+    /// Forgets what has been taken out of the request's fields, and what its sender asked of caches.
+    pub(super) fn anonymise(&mut self, headers: &HeaderMap) {
+        self.cookie &= headers.contains_key(COOKIE);
+        self.authorization &= headers.contains_key(AUTHORIZATION);
+        (self.conditional, self.range) = (false, false);
+        self.directives = RequestDirectives::default();
     }
 
     /// Refuses what is no exchange of a request and a response.
@@ -234,20 +256,30 @@ const ROUTING_FIELDS: [&str; 17] = [
     "x-rewrite-url",
 ];
 
+fn is_routing(name: &str) -> bool {
+    (name.starts_with("x-") || name.starts_with('f')) && ROUTING_FIELDS.contains(&name)
+}
+
 fn lists(headers: &HeaderMap, name: &str, wanted: &[u8]) -> bool {
     headers
         .get_all(name)
         .iter()
+        .filter(|line| line.len() >= wanted.len())
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .any(|member| {
-            let value = member.split(|byte| *byte == b';').next().unwrap_or_default();
+            let value = member
+                .split(|byte| *byte == b';')
+                .next()
+                .unwrap_or_default();
             value.trim_ascii().eq_ignore_ascii_case(wanted)
         })
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
-    let content_type = headers.get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let content_type = headers
+        .get(http::header::CONTENT_TYPE)
+        .map(http::HeaderValue::as_bytes);
     let essence = content_type.and_then(|value| value.get(..GRPC.len()));
     essence.is_some_and(|essence| essence.eq_ignore_ascii_case(GRPC))
 }
@@ -268,7 +300,8 @@ impl Passage {
     pub(crate) fn finish<B>(&self, response: &mut Response<B>) {
         Told::take(response.extensions_mut());
         let detail = Some(self.reason.as_str()).filter(|_| self.fwd != Fwd::Method);
-        self.engine.sign_passed(response.headers_mut(), self.fwd, detail);
+        self.engine
+            .sign_passed(response.headers_mut(), self.fwd, detail);
     }
 }
 

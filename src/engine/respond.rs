@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE};
+use http::header::{AGE, CACHE_STATUS, CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Frame;
 
@@ -31,7 +31,8 @@ impl Content {
     /// Returns the length of the data that is left, in bytes.
     pub(crate) fn len(&self) -> u64 {
         let data = self.first.iter().chain(&self.rest);
-        data.map(|bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX)).sum()
+        data.map(|bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+            .sum()
     }
 
     /// Whether there is no frame left.
@@ -43,8 +44,11 @@ impl Content {
     pub(crate) fn next_frame(&mut self) -> Option<Frame<Bytes>> {
         let next = self.rest.pop_front();
         let data = std::mem::replace(&mut self.first, next);
-        data.map(Frame::data)
-            .or_else(|| self.trailers.take().map(|trailers| Frame::trailers(*trailers)))
+        data.map(Frame::data).or_else(|| {
+            self.trailers
+                .take()
+                .map(|trailers| Frame::trailers(*trailers))
+        })
     }
 }
 
@@ -88,7 +92,12 @@ pub(super) fn from_store(
         Service::Fresh => None,
         Service::Stale(allowance) => Some(allowance.as_str()),
     };
-    engine.sign(fields, Handling::Hit, Some(stored.terms.remaining(age)), detail);
+    engine.sign(
+        fields,
+        Handling::Hit,
+        Some(stored.terms.remaining(age)),
+        detail,
+    );
     response
 }
 
@@ -118,9 +127,7 @@ pub(super) fn represent(
             Portion::Whole | Portion::Missing => {}
         }
     }
-    if facts.head {
-        announce_length(response.headers_mut(), stored);
-    } else {
+    if !facts.head {
         *response.body_mut() = content(stored);
     }
     response
@@ -147,13 +154,31 @@ fn unsatisfiable(stored: &StoredResponse) -> Response<Content> {
     let mut response = not_modified(stored);
     *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
     let length = u64::try_from(stored.body.len()).unwrap_or(u64::MAX);
-    response.headers_mut().insert(CONTENT_RANGE, range::unsatisfied(length));
+    response
+        .headers_mut()
+        .insert(CONTENT_RANGE, range::unsatisfied(length));
     response
 }
 
-/// Puts the age into a place that stored fields keep for it (RFC 9111 §5.1).
+/// Gives fields that are to be stored a place for what each answer adds, so that a hit clones them
+/// once and need not make room.
+pub(super) fn prepare(fields: &mut HeaderMap) {
+    fields.insert(AGE, HeaderValue::from_static("0"));
+    if !fields.contains_key(CACHE_STATUS) {
+        fields.insert(CACHE_STATUS, EMPTY);
+    }
+}
+
+/// Marks the place of a `Cache-Status` where no cache before this one has written one.
+const EMPTY: HeaderValue = HeaderValue::from_static("");
+
+/// States the age in place of the stored one (RFC 9111 §5.1).
 pub(super) fn state_age(fields: &mut HeaderMap, age: Duration) {
-    fields.insert(AGE, HeaderValue::from(age.as_secs()));
+    let age = HeaderValue::from(age.as_secs());
+    match fields.get_mut(AGE) {
+        Some(place) => *place = age,
+        None => drop(fields.insert(AGE, age)),
+    }
 }
 
 /// The answer where only a stored response would do and there is none (RFC 9111 §5.2.1.7), or
@@ -192,13 +217,6 @@ pub(super) fn is_unmodified(
         == Precondition::NotModified
 }
 
-/// A server cannot derive the length that a HEAD announces from a body that is not there.
-fn announce_length(fields: &mut HeaderMap, stored: &StoredResponse) {
-    if !fields.contains_key(CONTENT_LENGTH) && stored.status != StatusCode::NO_CONTENT {
-        fields.insert(CONTENT_LENGTH, HeaderValue::from(stored.body.len()));
-    }
-}
-
 impl Engine {
     /// Adds what this cache has to say to `Cache-Status`, unless that is switched off.
     pub(super) fn sign(
@@ -208,15 +226,18 @@ impl Engine {
         ttl: Option<i64>,
         detail: Option<&str>,
     ) {
-        if let Some(cache) = &self.options.name {
-            let status = CacheStatus {
-                cache,
-                handling,
-                ttl,
-                key: None,
-                detail,
-            };
-            status.append_to(fields);
+        let status = self.options.name.as_ref().map(|cache| CacheStatus {
+            cache,
+            handling,
+            ttl,
+            key: None,
+            detail,
+        });
+        match (status, fields.get_mut(CACHE_STATUS)) {
+            (Some(status), Some(place)) if place.is_empty() => *place = status.to_header_value(),
+            (Some(status), _) => status.append_to(fields),
+            (None, Some(place)) if place.is_empty() => drop(fields.remove(CACHE_STATUS)),
+            (None, _) => {}
         }
     }
 

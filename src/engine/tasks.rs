@@ -19,7 +19,9 @@ impl Tasks {
     pub(super) fn finish(&self, future: impl Future<Output = ()> + Send + 'static) {
         let mut future: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(future);
         // The task polls anew and leaves its own waker.
-        let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        let polled = future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()));
         if polled == Poll::Pending
             && let Ok(runtime) = Handle::try_current()
         {

@@ -32,10 +32,15 @@ impl Write {
     pub(super) fn new<B>(engine: &Arc<Engine>, request: &Request<B>) -> Self {
         let namespace = engine.options.namespace.as_str();
         let path = request.uri().path();
-        let targets = engine.options.rules.written(path).into_iter().map(|target| match target {
-            WriteTarget::Path(path) => Scope::path(namespace, &path),
-            WriteTarget::Pattern(pattern) => Scope::route(namespace, &pattern),
-        });
+        let targets = engine
+            .options
+            .rules
+            .written(path)
+            .into_iter()
+            .map(|target| match target {
+                WriteTarget::Path(path) => Scope::path(namespace, &path),
+                WriteTarget::Pattern(pattern) => Scope::route(namespace, &pattern),
+            });
         let scopes = std::iter::once(Scope::path(namespace, &decoded_path(path))).chain(targets);
         let authority = authority(request.uri(), request.headers()).ok().flatten();
         Self {
@@ -50,7 +55,8 @@ impl Write {
     /// Invalidates what the handler's answer makes stale, before anybody can have read it.
     pub(crate) async fn answered(mut self, head: &mut Parts) {
         Told::take(&mut head.extensions);
-        self.engine.sign_passed(&mut head.headers, Fwd::Method, None);
+        self.engine
+            .sign_passed(&mut head.headers, Fwd::Method, None);
         if !invalidation::invalidates(&self.method, head.status) {
             self.scopes.clear();
             return;
@@ -59,7 +65,11 @@ impl Write {
         self.scopes.extend(named);
         // Cleared when done: dropped at the await, the rest is done in the background.
         let outcome = self.engine.invalidate(&self.scopes).await;
-        tracing::debug!(scopes = self.scopes.len(), ?outcome, "invalidated by a write");
+        tracing::debug!(
+            scopes = self.scopes.len(),
+            ?outcome,
+            "invalidated by a write"
+        );
         self.scopes.clear();
     }
 
@@ -75,7 +85,11 @@ impl Write {
         let uris = invalidation::named_by(target, &head.headers);
         let groups = groups::invalidated_by(&self.method, head.status, &head.headers);
         uris.map(|uri| Scope::path(namespace, &decoded_path(uri.path())))
-            .chain(groups.iter().map(|group| Scope::tag(namespace, group.as_bytes())))
+            .chain(
+                groups
+                    .iter()
+                    .map(|group| Scope::tag(namespace, group.as_bytes())),
+            )
             .collect()
     }
 }

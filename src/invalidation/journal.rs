@@ -58,7 +58,9 @@ impl Journal {
             return false;
         }
         let pending = self.pending.lock();
-        stamp.iter().any(|(scope, _)| pending.scopes.contains_key(&scope))
+        stamp
+            .iter()
+            .any(|(scope, _)| pending.scopes.contains_key(&scope))
     }
 
     /// Invalidates `scopes`: here at once, and in the store.
@@ -143,7 +145,9 @@ impl Delivery {
         let mut pause = FIRST_PAUSE;
         loop {
             tokio::time::sleep(pause).await;
-            let Some(batch) = journal.next_batch() else { return };
+            let Some(batch) = journal.next_batch() else {
+                return;
+            };
             let scopes: Vec<Scope> = batch.iter().map(|(scope, _)| *scope).collect();
             match journal.store.invalidate(&journal.namespace, &scopes).await {
                 Ok(()) => {

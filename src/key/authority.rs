@@ -54,7 +54,20 @@ fn without_default_port<'a>(raw: &'a [u8], default_port: &[u8]) -> Result<&'a [u
 
 /// A byte of `reg-name` or `IPv4address` (RFC 3986 §3.2.2).
 fn in_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte)
+    const IN_NAME: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            table[byte] = matches!(
+                byte as u8,
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%' | b'!'
+                    | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+            );
+            byte += 1;
+        }
+        table
+    };
+    IN_NAME.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
 #[cfg(test)]

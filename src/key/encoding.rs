@@ -54,6 +54,7 @@ impl Encoder {
             return Err(NoKey::TooLong);
         }
         let [a, b, c, d] = len.to_be_bytes();
+        self.bytes.reserve(field.len().saturating_add(5));
         self.bytes.extend_from_slice(&[tag.0, a, b, c, d]);
         self.bytes.extend_from_slice(field);
         Ok(())

@@ -5,7 +5,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri, };
+use http::{HeaderMap, Method, Uri};
 
 use super::{
     KeySpec, Namespace, authority,
@@ -73,6 +73,7 @@ impl PrimaryKey {
     }
 
     /// Returns the namespace that the key was made in.
+    #[cfg(feature = "redis")]
     pub(crate) fn namespace(&self) -> Option<Namespace> {
         let (_, name) = fields(&self.encoded).find(|(tag, _)| *tag == Tag::NAMESPACE)?;
         std::str::from_utf8(name).ok()?.parse().ok()

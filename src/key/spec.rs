@@ -22,7 +22,8 @@ impl KeySpec {
 
     /// Whether every cookie of a request enters the key.
     pub(crate) fn covers_cookies(&self, headers: &HeaderMap) -> bool {
-        let covered = |(name, _): (&[u8], _)| self.cookies.iter().any(|known| is_named(name, known));
+        let covered =
+            |(name, _): (&[u8], _)| self.cookies.iter().any(|known| is_named(name, known));
         self.covers_field(COOKIE.as_str())
             || !self.cookies.is_empty() && cookie_pairs(headers).all(covered)
     }
@@ -110,7 +111,10 @@ mod tests {
         assert!(spec(&["lang", "sid"]).covers_cookies(&headers));
         assert!(!spec(&["lang"]).covers_cookies(&headers));
         assert!(!spec(&[]).covers_cookies(&headers));
-        let whole = KeySpec { fields: vec![COOKIE], ..KeySpec::default() };
+        let whole = KeySpec {
+            fields: vec![COOKIE],
+            ..KeySpec::default()
+        };
         assert!(whole.covers_cookies(&headers));
     }
 

@@ -34,7 +34,7 @@ pub struct RouteSnapshot {
     pub bypasses: BTreeMap<&'static str, u64>,
     /// Responses that were not stored, by [`Refusal`](crate::reason::Refusal).
     pub refusals: BTreeMap<&'static str, u64>,
-    /// Time from the request's arrival to the answer's head, on hits.
+    /// Time from the request's arrival to the answer's head, on one hit in 16.
     pub hit_time: Latency,
     /// The same on misses, the handler's time included.
     pub miss_time: Latency,

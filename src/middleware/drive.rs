@@ -68,16 +68,19 @@ where
         Ok(response) => response,
         Err(error) => {
             let stale = forward.failed();
-            return stale.map(|response| response.map(ResponseBody::made)).ok_or(error);
+            return stale
+                .map(|response| response.map(ResponseBody::made))
+                .ok_or(error);
         }
     };
     let (mut head, body) = response.into_parts();
-    match forward.arrived(&mut head) {
+    match forward.arrived(&mut head, body.size_hint().lower()) {
         Arrived::Answer(response) => Ok(response.map(ResponseBody::made)),
         Arrived::Pass(None) => Ok(Response::from_parts(head, ResponseBody::passing(body))),
-        Arrived::Pass(Some(prefix)) => {
-            Ok(Response::from_parts(head, body::record(Some(prefix), body, None)))
-        }
+        Arrived::Pass(Some(prefix)) => Ok(Response::from_parts(
+            head,
+            body::record(Some(prefix), body, None),
+        )),
         Arrived::Record(recorder, None) if is_short(&body, &recorder) => {
             match body::read_ahead(body, recorder).await {
                 Ahead::Whole(recorder) => {
@@ -86,9 +89,10 @@ where
                 Ahead::Partly(body) => Ok(Response::from_parts(head, body)),
             }
         }
-        Arrived::Record(recorder, prefix) => {
-            Ok(Response::from_parts(head, body::record(prefix, body, Some(recorder))))
-        }
+        Arrived::Record(recorder, prefix) => Ok(Response::from_parts(
+            head,
+            body::record(prefix, body, Some(recorder)),
+        )),
     }
 }
 
@@ -96,7 +100,7 @@ where
 fn refresh<S, ReqBody, ResBody>(
     inner: S,
     mut request: Request<ReqBody>,
-    forward_: Forward,
+    mut forward_: Forward,
     refreshing: Refreshing,
 ) where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
@@ -125,5 +129,7 @@ async fn drain<B: Body>(body: B) {
 
 /// Whether the whole of a body may be at hand, and is small enough to be read ahead.
 fn is_short<B: Body>(body: &B, recorder: &Recorder) -> bool {
-    body.size_hint().exact().is_some_and(|length| length <= recorder.hash_ahead())
+    body.size_hint()
+        .exact()
+        .is_some_and(|length| length <= recorder.hash_ahead())
 }

@@ -76,7 +76,9 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Ready { response } => {
-                let response = response.take().expect("a future is not polled after it was ready");
+                let response = response
+                    .take()
+                    .expect("a future is not polled after it was ready");
                 Poll::Ready(Ok(response.map(ResponseBody::made)))
             }
             StateProj::Passing { inner, passage } => {

@@ -50,7 +50,7 @@ where
             Reception::Answer(response) => ResponseFuture::ready(response),
             Reception::Pass(passage) => ResponseFuture::passing(self.inner.call(request), passage),
             Reception::Exchange(exchange) => {
-                ResponseFuture::boxed(drive::exchange(self.take_ready(), request, exchange))
+                ResponseFuture::boxed(drive::exchange(self.take_ready(), request, *exchange))
             }
             Reception::Write(write) => {
                 ResponseFuture::boxed(drive::write(self.inner.call(request), write))

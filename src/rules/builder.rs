@@ -89,20 +89,20 @@ impl RulesBuilder {
     }
 }
 
-fn add_route(
-    table: &mut Table,
-    index: usize,
-    text: &str,
-    rule: Rule,
-    mistakes: &mut Mistakes,
-) {
+fn add_route(table: &mut Table, index: usize, text: &str, rule: Rule, mistakes: &mut Mistakes) {
     let place = Place::Route(text);
     let pattern = match Pattern::parse(text) {
         Ok(pattern) => pattern,
         Err(flaw) => return mistakes.report(&place, flaw),
     };
     let shape = pattern.shape();
-    let route = Arc::new(Route::compile(index, pattern, rule, &table.policy, mistakes));
+    let route = Arc::new(Route::compile(
+        index,
+        pattern,
+        rule,
+        &table.policy,
+        mistakes,
+    ));
     if let Some(other) = table.shapes.get(&shape) {
         let other = other.pattern.text();
         mistakes.report(

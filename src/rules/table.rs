@@ -70,14 +70,20 @@ impl Rules {
     /// The same rules under another policy.
     pub(crate) fn under(&self, policy: Policy) -> Self {
         let source = self.table.source.clone();
-        source.policy(policy).build().expect("no mistake depends on the policy")
+        source
+            .policy(policy)
+            .build()
+            .expect("no mistake depends on the policy")
     }
 
     /// The patterns of all routes, in the order of their indexes.
     pub(crate) fn patterns(&self) -> Vec<Arc<str>> {
         let mut routes: Vec<_> = self.table.shapes.values().collect();
         routes.sort_by_key(|route| route.index);
-        routes.into_iter().map(|route| Arc::clone(route.pattern.text())).collect()
+        routes
+            .into_iter()
+            .map(|route| Arc::clone(route.pattern.text()))
+            .collect()
     }
 
     /// The route of a raw path.

@@ -1,7 +1,5 @@
 //! `Cache-Status`: how this cache handled a request (RFC 9211).
 
-use std::fmt::{self, Write};
-
 use http::header::{CACHE_STATUS, HeaderMap, HeaderValue};
 use http::status::StatusCode;
 use sfv::TokenRef;
@@ -84,7 +82,11 @@ impl CacheName {
     /// Takes a name; `None` if it cannot be written.
     pub(crate) fn new(name: &str) -> Option<Self> {
         let writable = !name.is_empty() && is_printable(name);
-        writable.then(|| Self(Text(name).to_string().into()))
+        writable.then(|| {
+            let mut line = Line::default();
+            line.put_text(name);
+            Self(line.0.iter().map(|byte| char::from(*byte)).collect())
+        })
     }
 }
 
@@ -98,31 +100,30 @@ impl CacheStatus<'_> {
     /// Returns the member as a field value.
     pub(crate) fn to_header_value(&self) -> HeaderValue {
         let mut line = Line::default();
-        write!(line, "{self}").expect("a line takes all that is written");
+        self.write(&mut line);
         HeaderValue::from_bytes(&line.0).expect("all parts are printable ASCII")
     }
-}
 
-impl fmt::Display for CacheStatus<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.cache.0)?;
-        self.handling.fmt(f)?;
+    fn write(&self, line: &mut Line) {
+        line.put(&self.cache.0);
+        self.handling.write(line);
         if let Some(ttl) = self.ttl {
-            write!(f, "; ttl={}", ttl.clamp(-MAX_INTEGER, MAX_INTEGER))?;
+            line.put("; ttl=");
+            line.put(itoa::Buffer::new().format(ttl.clamp(-MAX_INTEGER, MAX_INTEGER)));
         }
         if let Some(key) = self.key.filter(|key| is_printable(key)) {
-            f.write_str("; key=")?;
-            write_string(key, f)?;
+            line.put("; key=");
+            line.put_string(key);
         }
         if let Some(detail) = self.detail.filter(|detail| is_printable(detail)) {
-            write!(f, "; detail={}", Text(detail))?;
+            line.put("; detail=");
+            line.put_text(detail);
         }
-        Ok(())
     }
 }
 
-impl fmt::Display for Handling {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Handling {
+    fn write(&self, line: &mut Line) {
         let Self::Forwarded {
             why,
             status,
@@ -130,21 +131,22 @@ impl fmt::Display for Handling {
             collapsed,
         } = self
         else {
-            return f.write_str("; hit");
+            return line.put("; hit");
         };
-        f.write_str("; fwd=")?;
-        f.write_str(why.as_str())?;
+        line.put("; fwd=");
+        line.put(why.as_str());
         if let Some(status) = status {
-            write!(f, "; fwd-status={}", status.as_str())?;
+            line.put("; fwd-status=");
+            line.put(status.as_str());
         }
         if *stored {
-            f.write_str("; stored")?;
+            line.put("; stored");
         }
-        f.write_str(match collapsed {
+        line.put(match collapsed {
             Some(true) => "; collapsed",
             Some(false) => "; collapsed=?0",
             None => "",
-        })
+        });
     }
 }
 
@@ -156,37 +158,32 @@ fn is_printable(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-/// Printable ASCII, written as a Token if it is one, else as a String.
-struct Text<'a>(&'a str);
-
-impl fmt::Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match TokenRef::from_str(self.0) {
-            Ok(token) => f.write_str(token.as_str()),
-            Err(_) => write_string(self.0, f),
-        }
-    }
-}
-
-fn write_string(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    f.write_char('"')?;
-    for char in text.chars() {
-        if matches!(char, '"' | '\\') {
-            f.write_char('\\')?;
-        }
-        f.write_char(char)?;
-    }
-    f.write_char('"')
-}
-
 /// A line on the stack: the value made of it is the only allocation.
 #[derive(Default)]
 struct Line(SmallVec<[u8; 128]>);
 
-impl fmt::Write for Line {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
+impl Line {
+    fn put(&mut self, text: &str) {
         self.0.extend_from_slice(text.as_bytes());
-        Ok(())
+    }
+
+    /// Writes printable ASCII as a Token if it is one, else as a String.
+    fn put_text(&mut self, text: &str) {
+        match TokenRef::from_str(text) {
+            Ok(token) => self.put(token.as_str()),
+            Err(_) => self.put_string(text),
+        }
+    }
+
+    fn put_string(&mut self, text: &str) {
+        self.0.push(b'"');
+        for byte in text.bytes() {
+            if matches!(byte, b'"' | b'\\') {
+                self.0.push(b'\\');
+            }
+            self.0.push(byte);
+        }
+        self.0.push(b'"');
     }
 }
 

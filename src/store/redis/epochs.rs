@@ -140,32 +140,33 @@ pub(super) async fn ensure(
         }
     }
     let mut replies = exchange.send(&commands).await?;
-    let mut stamp = Ok(Stamp::default());
+    let mut stamp = Stamp::default();
+    let mut failure = None;
     let mut repairs = Pipeline::new();
     for (scope, name) in scopes.iter().zip(&names) {
         let held = made(&mut replies);
         let left = if renew { replies.integer().ok() } else { None };
         match held {
-            Ok(held) => {
+            Ok(Some(held)) => {
+                stamp.push(*scope, held.epoch);
                 if left.is_some_and(|left| held.age(left) > held.ttl() / 2) {
                     // The time that it says itself, lest it is taken for older than it is.
                     repairs.cmd("PEXPIRE").arg(name).arg(millis(held.ttl()));
                 }
-                if let Ok(stamp) = &mut stamp {
-                    stamp.push(*scope, held.epoch);
-                }
             }
+            // What is made from now on is too late already, and so it shall be.
+            Ok(None) => stamp.push(*scope, StoredEpoch::random()?.epoch),
             Err(error) => {
                 if error.kind() == ErrorKind::Damaged {
                     repairs.cmd("DEL").arg(name);
                 }
-                stamp = Err(error);
+                failure = Some(error);
             }
         }
     }
     // Neither repair is needed now, and both are tried again.
     let _ = exchange.send(&repairs).await;
-    stamp
+    failure.map_or(Ok(stamp), Err)
 }
 
 /// Asks for all that decides whether tags may join a stamp after the handler has run;
@@ -198,8 +199,11 @@ pub(super) fn read_late(
 ) -> Result<bool, Error> {
     for tag in tags {
         let held = made(replies)?;
-        let age = held.age(replies.integer()?);
-        let marked = mark_age(replies.integer()?);
+        let (left, mark_left) = (replies.integer()?, replies.integer()?);
+        let Some(held) = held else {
+            return Ok(false);
+        };
+        let (age, marked) = (held.age(left), mark_age(mark_left));
         if !is_untouched(age, marked, elapsed.saturating_add(MARGIN), strict) {
             return Ok(false);
         }
@@ -234,18 +238,18 @@ fn make(commands: &mut Pipeline, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn made(replies: &mut Replies) -> Result<StoredEpoch, Error> {
+/// Takes the replies to [`make`]; `None` if the epoch was forgotten between the two commands.
+fn made(replies: &mut Replies) -> Result<Option<StoredEpoch>, Error> {
     let made = replies.done();
-    match replies.bytes()? {
-        Some(bytes) => StoredEpoch::from_bytes(&bytes).ok_or_else(|| {
-            Error::new(ErrorKind::Damaged, "redis holds something else as an epoch")
-        }),
-        None => Err(made.err().unwrap_or_else(|| {
-            Error::new(
-                ErrorKind::Refused,
-                "redis dropped an epoch that it had just taken",
-            )
-        })),
+    let Some(bytes) = replies.bytes()? else {
+        return made.map(|()| None);
+    };
+    match StoredEpoch::from_bytes(&bytes) {
+        Some(held) => Ok(Some(held)),
+        None => Err(Error::new(
+            ErrorKind::Damaged,
+            "redis holds no epoch where one belongs",
+        )),
     }
 }
 

@@ -160,7 +160,9 @@ mod tests {
 
     fn hit(language: &'static str) -> StoredResponse {
         let request = Request::get("http://a.example/").header("accept-language", language);
-        let response = Response::builder().header("vary", "accept-language").body(Bytes::new());
+        let response = Response::builder()
+            .header("vary", "accept-language")
+            .body(Bytes::new());
         let request = request.body(()).unwrap();
         StoredResponse::sample(&request, response.unwrap(), &Clock::system())
     }
@@ -183,8 +185,14 @@ mod tests {
             (epoch(&namespace, tag), "v:{tkeR2tHrQKvSeiBTUbG-6ZA}"),
             (mark(&namespace, tag), "m:{tkeR2tHrQKvSeiBTUbG-6ZA}"),
             (place.variants(), "y:{b12908}OLcfZMNkrbVDXlkJWlQW6A"),
-            (place.entry(place.primary()), "e:{b12908}OLcfZMNkrbVDXlkJWlQW6A"),
-            (place.entry(place.digest(&response.variant)), "e:{b12908}0br-zEQ5gVvcNnUBjC66eg"),
+            (
+                place.entry(place.primary()),
+                "e:{b12908}OLcfZMNkrbVDXlkJWlQW6A",
+            ),
+            (
+                place.entry(place.digest(&response.variant)),
+                "e:{b12908}0br-zEQ5gVvcNnUBjC66eg",
+            ),
         ] {
             assert_eq!(name, format!("hc1:default:{golden}"));
         }
@@ -198,7 +206,10 @@ mod tests {
         let digests = [&german, &english].map(|response| place.digest(&response.variant));
         assert_ne!(digests[0], digests[1]);
         assert!(!digests.contains(&place.primary()));
-        let without = Variant { vary: Vary::None, ..german.variant };
+        let without = Variant {
+            vary: Vary::None,
+            ..german.variant
+        };
         assert_eq!(place.digest(&without), place.primary());
     }
 }

@@ -73,10 +73,15 @@ impl<'a> Lookup<'a> {
     /// Finds the wanted response, and the epochs of the scopes as they are from `moment` on.
     pub(super) async fn run(mut self, moment: u64) -> Result<Found, Error> {
         let outcome = self.outcome().await?;
-        let epochs = self.scopes.iter().map(|scope| Some((*scope, self.known.get(*scope)?)));
+        let epochs = self
+            .scopes
+            .iter()
+            .map(|scope| Some((*scope, self.known.get(*scope)?)));
         Ok(Found {
             outcome,
-            captured: epochs.collect::<Option<Stamp>>().map(|stamp| Captured { stamp, moment }),
+            captured: epochs
+                .collect::<Option<Stamp>>()
+                .map(|stamp| Captured { stamp, moment }),
         })
     }
 
@@ -99,7 +104,9 @@ impl<'a> Lookup<'a> {
         let none_matches = digest == self.place.primary() && variants.is_some();
         if none_matches
             && matches!(entry, Ok(None))
-            && let Some(variant) = variants.as_ref().and_then(|v| v.next_best(self.wanted.fields))
+            && let Some(variant) = variants
+                .as_ref()
+                .and_then(|v| v.next_best(self.wanted.fields))
         {
             digest = self.place.digest(variant);
             entry = self.fetch(digest).await;
@@ -138,7 +145,9 @@ impl<'a> Lookup<'a> {
             (None, None) => return Ok(None),
             (None, Some(_)) => None,
         };
-        let hint = bytes.filter(|bytes| bytes.len() <= Hints::MAX_LIST).zip(known.clone());
+        let hint = bytes
+            .filter(|bytes| bytes.len() <= Hints::MAX_LIST)
+            .zip(known.clone());
         self.hints.variants.note(&self.place.primary(), hint);
         Ok(known)
     }
@@ -167,21 +176,27 @@ impl<'a> Lookup<'a> {
     /// Decides whether what was found may be returned.
     async fn judge(&mut self, digest: Digest, entry: &Bytes) -> Result<Outcome, Error> {
         let response = StoredResponse::decode(entry, self.wanted.key, self.wanted.clock);
-        let Some(response) = response.ok().filter(|r| self.place.digest(&r.variant) == digest)
+        let Some(response) = response
+            .ok()
+            .filter(|r| self.place.digest(&r.variant) == digest)
         else {
             return Ok(self.discard(digest).await);
         };
         self.learn_tags(digest, response.stamp()).await?;
-        Ok(match response.stamp().is_current(|scope| self.known.get(scope)) {
-            true => Outcome::Response(Arc::new(response)),
-            false => Outcome::Invalidated,
-        })
+        Ok(
+            match response.stamp().is_current(|scope| self.known.get(scope)) {
+                true => Outcome::Response(Arc::new(response)),
+                false => Outcome::Invalidated,
+            },
+        )
     }
 
     /// Asks for the epochs of the tags that were not guessed, and remembers all of them.
     async fn learn_tags(&mut self, digest: Digest, stamp: &Stamp) -> Result<(), Error> {
         let scopes = stamp.iter().map(|(scope, _)| scope);
-        let tags: Tags = scopes.filter(|scope| !self.scopes.contains(scope)).collect();
+        let tags: Tags = scopes
+            .filter(|scope| !self.scopes.contains(scope))
+            .collect();
         let unknown = tags.iter().filter(|tag| !self.known.contains(**tag));
         let unknown: Tags = unknown.copied().collect();
         let mut commands = Pipeline::new();
@@ -189,7 +204,9 @@ impl<'a> Lookup<'a> {
         let mut replies = self.exchange.send(&commands).await?;
         self.known.read(&mut replies, &unknown)?;
         if self.hints.tags.recall(&digest).unwrap_or_default() != tags {
-            self.hints.tags.note(&digest, (!tags.is_empty()).then_some(tags));
+            self.hints
+                .tags
+                .note(&digest, (!tags.is_empty()).then_some(tags));
         }
         Ok(())
     }

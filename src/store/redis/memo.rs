@@ -10,7 +10,9 @@ use super::layout::Digest;
 ///
 /// A digest has one place, which it shares with others: whoever comes last stays. What is
 /// forgotten, or wrong by now, costs a round trip.
-pub(super) struct Memo<T>(Box<[Mutex<Option<(Digest, T)>>]>);
+pub(super) struct Memo<T>(Box<[Place<T>]>);
+
+type Place<T> = Mutex<Option<(Digest, T)>>;
 
 impl<T: Clone> Memo<T> {
     const PLACES: usize = 8192;
@@ -38,7 +40,7 @@ impl<T: Clone> Memo<T> {
         }
     }
 
-    fn place(&self, digest: &Digest) -> Option<&Mutex<Option<(Digest, T)>>> {
+    fn place(&self, digest: &Digest) -> Option<&Place<T>> {
         let (low, _) = digest.split_first_chunk()?;
         self.0
             .get(usize::from(u16::from_be_bytes(*low)) % Self::PLACES)

@@ -113,11 +113,18 @@ impl Store for RedisStore {
         wanted: Wanted<'a>,
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<Found, Error>> {
-        let Shared { data, limits, hints, .. } = &*self.0;
+        let Shared {
+            data,
+            limits,
+            hints,
+            ..
+        } = &*self.0;
         Box::pin(async move {
             let moment = self.0.moment();
             let exchange = data.begin(limits.read)?;
-            Lookup::new(hints, exchange, wanted, scopes).run(moment).await
+            Lookup::new(hints, exchange, wanted, scopes)
+                .run(moment)
+                .await
         })
     }
 
@@ -169,7 +176,10 @@ impl Shared {
         /// One in so many captures also renews epochs: no epoch in use ends, and few commands ask.
         const RENEWAL: u32 = 32;
         let moment = self.moment();
-        let renew = self.captures.fetch_add(1, Ordering::Relaxed) % RENEWAL == 0;
+        let renew = self
+            .captures
+            .fetch_add(1, Ordering::Relaxed)
+            .is_multiple_of(RENEWAL);
         let mut exchange = self.data.begin(self.limits.capture)?;
         let stamp = epochs::ensure(&mut exchange, namespace, scopes, renew).await?;
         Ok(Captured { stamp, moment })

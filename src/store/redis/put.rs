@@ -23,7 +23,14 @@ impl Shared {
     /// be read. That the first one asks at all is to keep a response that comes too late from
     /// taking the place of a good one.
     pub(super) async fn put(&self, fill: Fill) -> Result<Kept, Error> {
-        let Fill { namespace, response, captured, late, retain, clock } = fill;
+        let Fill {
+            namespace,
+            response,
+            captured,
+            late,
+            retain,
+            clock,
+        } = fill;
         if response.body.len() > self.limits.entry_size {
             return Ok(Kept::TooLarge);
         }
@@ -47,7 +54,13 @@ impl Shared {
         }
         let elapsed = self.elapsed_since(captured.moment);
         let mut stamp = captured.stamp;
-        if !epochs::read_late(&mut replies, &late, elapsed, self.limits.strict_tags, &mut stamp)? {
+        if !epochs::read_late(
+            &mut replies,
+            &late,
+            elapsed,
+            self.limits.strict_tags,
+            &mut stamp,
+        )? {
             return Ok(Kept::Invalidated);
         }
 
@@ -62,7 +75,9 @@ impl Shared {
         commands.add_command(set(&name, &head, &response.body, ttl));
         if varies {
             let list = replies.bytes().ok().flatten();
-            let mut variants = list.and_then(|list| Variants::decode(&list)).unwrap_or_default();
+            let mut variants = list
+                .and_then(|list| Variants::decode(&list))
+                .unwrap_or_default();
             variants.add(&response);
             let list = variants.encode();
             if !variants.contains(&response.variant) {

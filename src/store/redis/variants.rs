@@ -91,10 +91,6 @@ impl Variants {
         self.0.iter().any(|listed| listed.variant == *variant)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Returns the variant that a request selects; `None` if only a response without `Vary` can
     /// answer it.
     pub(super) fn matching(&self, request: &HeaderMap) -> Option<&Variant> {
@@ -154,7 +150,10 @@ mod tests {
     }
 
     fn in_language(language: &str) -> StoredResponse {
-        response(language, &[("vary", "accept-language"), ("content-language", language)])
+        response(
+            language,
+            &[("vary", "accept-language"), ("content-language", language)],
+        )
     }
 
     fn listing(responses: &[StoredResponse]) -> Variants {
@@ -176,7 +175,10 @@ mod tests {
         assert_eq!(variants.matching(&request("de")), Some(&german.variant));
         // A response without `Vary` goes before one that matches by its language alone.
         assert_eq!(variants.matching(&request("de, fr;q=0.5")), None);
-        assert_eq!(variants.next_best(&request("de, fr;q=0.5")), Some(&german.variant));
+        assert_eq!(
+            variants.next_best(&request("de, fr;q=0.5")),
+            Some(&german.variant)
+        );
         assert_eq!(variants.next_best(&request("fr")), None);
     }
 
@@ -190,18 +192,28 @@ mod tests {
     #[test]
     fn the_oldest_of_too_many_or_too_large_variants_make_way() {
         let by_x = |value: &str| {
-            let request = Request::get("http://a.example/").header("x", value).body(()).unwrap();
-            let response = Response::builder().header("vary", "x").body(Bytes::new()).unwrap();
+            let request = Request::get("http://a.example/")
+                .header("x", value)
+                .body(())
+                .unwrap();
+            let response = Response::builder()
+                .header("vary", "x")
+                .body(Bytes::new())
+                .unwrap();
             StoredResponse::sample(&request, response, &Clock::system())
         };
         let many: Vec<_> = (0..33).map(|n| by_x(&n.to_string())).collect();
-        let large: Vec<_> = (0..5).map(|n| by_x(&format!("{n}{}", "x".repeat(4000)))).collect();
+        let large: Vec<_> = (0..5)
+            .map(|n| by_x(&format!("{n}{}", "x".repeat(4000))))
+            .collect();
         for (responses, kept) in [(many, 32), (large, 4)] {
             let bytes = Bytes::from(listing(&responses).encode());
             assert!(bytes.len() <= Variants::MAX_SIZE + 5);
             let variants = Variants::decode(&bytes).unwrap();
             let newest = responses.iter().rev();
-            let held = newest.take_while(|response| variants.contains(&response.variant)).count();
+            let held = newest
+                .take_while(|response| variants.contains(&response.variant))
+                .count();
             assert_eq!((held, variants.0.len()), (kept, kept));
         }
         assert_eq!(listing(&[by_x(&"x".repeat(20_000))]).encode().len(), 9);
@@ -216,7 +228,10 @@ mod tests {
             let mut changed = bytes.clone();
             changed[place] ^= 1;
             assert_eq!(Variants::decode(&changed.into()), None, "{place}");
-            assert_eq!(Variants::decode(&Bytes::copy_from_slice(&bytes[..place])), None);
+            assert_eq!(
+                Variants::decode(&Bytes::copy_from_slice(&bytes[..place])),
+                None
+            );
         }
     }
 

@@ -1,6 +1,7 @@
 //! Where the server is, and who we are to it.
 
 use std::fmt;
+#[cfg(unix)]
 use std::path::PathBuf;
 
 use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};

@@ -13,7 +13,7 @@ mod upkeep;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use redis::aio::MultiplexedConnection;
@@ -21,7 +21,7 @@ use redis::{Pipeline, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 
 pub(crate) use self::address::Address;
 pub(crate) use self::breaker::{Breaker, BreakerPolicy};
@@ -126,7 +126,7 @@ impl Connection {
             State::Up(handle) => Ok(Exchange {
                 shared: &self.shared,
                 handle: handle.clone(),
-                deadline: Instant::now() + limit,
+                deadline: server.clock.now() + limit,
             }),
             State::Down(reason) => Err(server.away(reason)),
         }
@@ -190,7 +190,7 @@ impl Exchange<'_> {
         let replies = self
             .handle
             .send_packed_commands(commands, 0, commands.len());
-        match timeout_at(self.deadline, replies).await {
+        match timeout_at(self.deadline.into(), replies).await {
             Ok(Ok(values)) => {
                 self.shared.answered(&values);
                 Ok(Replies::new(values))
@@ -256,7 +256,6 @@ fn runtime() -> Result<Handle, Error> {
 #[cfg(test)]
 mod tests {
     use std::error::Error as _;
-    use std::future::Future;
 
     use tokio::time::sleep;
 

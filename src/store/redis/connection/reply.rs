@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 pub(crate) struct Replies(vec::IntoIter<Value>);
 
 impl Replies {
-    pub(super) fn new(values: Vec<Value>) -> Self {
+    pub(crate) fn new(values: Vec<Value>) -> Self {
         Self(values.into_iter())
     }
 

@@ -3,9 +3,9 @@
 use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 
 use super::link::Link;
 use super::{Shared, Stage, State};
@@ -37,17 +37,20 @@ impl Upkeep {
             };
             match dialled {
                 Ok(link) => {
-                    let began = Instant::now();
+                    let began = self.now();
                     self.offer(link).await;
                     // One that ended at once is no reason to hope for the next.
-                    if began.elapsed() > LONGEST_RETRY {
+                    if self.now().saturating_duration_since(began) > LONGEST_RETRY {
                         retry = FIRST_RETRY;
                     }
                 }
-                Err(error) => self.down(match error.source() {
-                    Some(reason) => reason.to_string(),
-                    None => error.to_string(),
-                }),
+                Err(error) => {
+                    tracing::debug!(%error, "still without redis");
+                    self.down(match error.source() {
+                        Some(reason) => reason.to_string(),
+                        None => error.to_string(),
+                    });
+                }
             }
             self.rest(between(Duration::ZERO, retry)).await;
             retry = retry.saturating_mul(2).min(LONGEST_RETRY);
@@ -73,7 +76,7 @@ impl Upkeep {
     /// Returns why the connection is of no use any more.
     async fn watch(&self, link: &mut Link) -> &'static str {
         const ENDED: &str = "it closed the connection";
-        let began = Instant::now();
+        let began = self.now();
         let breaker = &self.0.server.breaker;
         loop {
             let pause = breaker.pause();
@@ -88,7 +91,7 @@ impl Upkeep {
                 return "this store is closed";
             }
             let read_only = self.0.read_only.swap(false, Ordering::Relaxed);
-            if read_only && began.elapsed() > SETTLED {
+            if read_only && self.now().saturating_duration_since(began) > SETTLED {
                 return "it takes no writes any more";
             }
             let ping = link.ping();
@@ -104,9 +107,13 @@ impl Upkeep {
 
     /// Waits, but not if the connection is to be closed. What else rings is not urgent now.
     async fn rest(&self, pause: Duration) {
-        let end = Instant::now() + pause;
+        let end = (self.now() + pause).into();
         let rung = || timeout_at(end, self.0.alarm.notified());
         while !self.is_closing() && rung().await.is_ok() {}
+    }
+
+    fn now(&self) -> Instant {
+        self.0.server.clock.now()
     }
 
     fn is_closing(&self) -> bool {

@@ -1,0 +1,218 @@
+//! What each operation costs the server: commands and round trips.
+
+use std::collections::BTreeMap;
+
+use super::proxy::Proxy;
+use super::*;
+
+/// A desk whose round trips are counted, behind a server whose commands are.
+struct Counted {
+    desk: Desk,
+    redis: RedisServer,
+    proxy: Proxy,
+}
+
+impl Counted {
+    async fn new() -> Self {
+        let redis = RedisServer::start();
+        let proxy = Proxy::before(&redis).await;
+        let store = RedisStore::connect(&proxy.url()).await.unwrap();
+        let desk = Desk::of(store);
+        // The first capture renews epochs; those that follow are like most.
+        desk.capture(&[]).await.unwrap();
+        Self { desk, redis, proxy }
+    }
+
+    /// Makes sure that an operation takes so many round trips and these commands.
+    async fn costs<T>(&self, call: impl Future<Output = T>, trips: usize, commands: &str) -> T {
+        self.proxy.take_requests();
+        self.redis.command(&["CONFIG", "RESETSTAT"]);
+        let value = call.await;
+        let statistics = self.redis.command(&["INFO", "commandstats"]);
+        let mut counts = BTreeMap::new();
+        for line in statistics.lines() {
+            if let Some((name, rest)) = line
+                .strip_prefix("cmdstat_")
+                .and_then(|line| line.split_once(":calls="))
+                && !name.starts_with("config")
+            {
+                counts.insert(name, rest.split(',').next().unwrap());
+            }
+        }
+        let counts: Vec<_> = counts
+            .iter()
+            .map(|(name, count)| format!("{count} {name}"))
+            .collect();
+        assert_eq!(counts.join(", "), commands);
+        assert_eq!(
+            self.proxy.take_requests(),
+            trips,
+            "round trips for {commands}"
+        );
+        value
+    }
+}
+
+#[tokio::test]
+async fn a_hit_is_one_round_trip_of_gets() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let sample = desk.sample("/a");
+    // Variants, response, and the epochs of namespace, route and path.
+    counted.costs(desk.outcome(&sample), 1, "5 get").await;
+    desk.fill(&sample, &[]).await;
+    for _ in 0..3 {
+        assert!(
+            counted
+                .costs(desk.body(&sample), 1, "5 get")
+                .await
+                .is_some()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_variant_is_guessed_right_from_the_second_look_up_on() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let [german, english, french] = ["de", "en", "fr"].map(|language| in_language(desk, language));
+    desk.fill(&german, &[]).await;
+    desk.fill(&english, &[]).await;
+    counted.costs(desk.body(&german), 2, "6 get").await.unwrap();
+    counted.costs(desk.body(&german), 1, "5 get").await.unwrap();
+    counted
+        .costs(desk.body(&english), 1, "5 get")
+        .await
+        .unwrap();
+    counted.costs(desk.outcome(&french), 1, "5 get").await;
+    // Another variant changes the list, but not which one a request for German selects.
+    desk.fill(&french, &[]).await;
+    counted.costs(desk.body(&german), 1, "5 get").await.unwrap();
+}
+
+#[tokio::test]
+async fn tags_of_the_response_are_guessed_right_from_the_second_look_up_on() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[desk.tag("s"), desk.tag("t")]).await;
+    counted.costs(desk.body(&sample), 2, "7 get").await.unwrap();
+    counted.costs(desk.body(&sample), 1, "7 get").await.unwrap();
+    desk.fill(&sample, &[desk.tag("t"), desk.tag("u")]).await;
+    counted.costs(desk.body(&sample), 2, "8 get").await.unwrap();
+    counted.costs(desk.body(&sample), 1, "7 get").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_capture_is_one_round_trip_and_one_in_32_asks_how_old_epochs_are() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let scopes = desk.sample("/a").scopes();
+    for _ in 0..31 {
+        counted
+            .costs(desk.capture(&scopes), 1, "3 get, 3 set")
+            .await
+            .unwrap();
+    }
+    counted
+        .costs(desk.capture(&scopes), 1, "3 get, 3 pttl, 3 set")
+        .await
+        .unwrap();
+    counted
+        .costs(desk.capture(&scopes), 1, "3 get, 3 set")
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_warm_miss_needs_no_capture() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let sample = desk.sample("/a");
+    assert_eq!(desk.look_up(&sample).await.unwrap().captured, None);
+    let captured = desk.capture(&sample.scopes()).await.unwrap();
+    let found = counted
+        .costs(desk.look_up(&sample), 1, "5 get")
+        .await
+        .unwrap();
+    assert_eq!(
+        found.captured.map(|found| found.stamp),
+        Some(captured.stamp)
+    );
+}
+
+#[tokio::test]
+async fn storing_asks_for_epochs_and_then_sets() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let sample = desk.sample("/a");
+    let captured = desk.capture(&sample.scopes()).await.unwrap();
+    let put = async |sample: &Sample, late: &[Scope]| {
+        let kept = desk.put(sample, captured.clone(), late).await.unwrap();
+        assert_eq!(kept, Kept::Stored);
+    };
+    counted.costs(put(&sample, &[]), 2, "3 get, 1 set").await;
+    let tags = [desk.tag("s"), desk.tag("t")];
+    counted
+        .costs(put(&sample, &tags), 2, "5 get, 4 pttl, 3 set")
+        .await;
+    let varying = sample.field("vary", b"x");
+    counted
+        .costs(put(&varying, &[]), 2, "4 get, 1 pttl, 2 set")
+        .await;
+}
+
+#[tokio::test]
+async fn a_fill_that_comes_too_late_is_not_sent() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let sample = desk.sample("/a");
+    let captured = desk.capture(&sample.scopes()).await.unwrap();
+    desk.invalidate(&sample.scopes()[2..]).await.unwrap();
+    let kept = counted
+        .costs(desk.put(&sample, captured, &[]), 1, "3 get")
+        .await;
+    assert_eq!(kept.unwrap(), Kept::Invalidated);
+}
+
+#[tokio::test]
+async fn an_invalidation_is_one_round_trip_whatever_it_reaches() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let [namespace, route, path] = desk.sample("/a").scopes();
+    for scope in [namespace, route, path] {
+        counted
+            .costs(desk.invalidate(&[scope]), 1, "1 del")
+            .await
+            .unwrap();
+    }
+    let tags: Vec<_> = (0..256).map(|n| desk.tag(&n.to_string())).collect();
+    counted
+        .costs(desk.invalidate(&tags[..1]), 1, "1 del, 1 set")
+        .await
+        .unwrap();
+    counted
+        .costs(desk.invalidate(&tags[..20]), 1, "20 del, 20 set")
+        .await
+        .unwrap();
+    counted.costs(desk.invalidate(&[]), 0, "").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_removal_compares_before_it_deletes() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    let Outcome::Response(response) = desk.outcome(&sample).await else {
+        panic!("it is stored");
+    };
+    counted
+        .costs(desk.store.remove(&response), 2, "1 del, 1 get")
+        .await
+        .unwrap();
+    counted
+        .costs(desk.store.remove(&response), 1, "1 get")
+        .await
+        .unwrap();
+}

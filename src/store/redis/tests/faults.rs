@@ -1,0 +1,326 @@
+//! A server that fails costs misses: none wrong, none late.
+
+use tokio::time::{Instant, sleep};
+
+use super::proxy::{Mood, Proxy};
+use super::*;
+
+/// As good as at once, on a machine that is busy with other tests.
+const AT_ONCE: Duration = Duration::from_millis(20);
+const READ: Duration = Duration::from_millis(100);
+
+/// Waits until the store answers again; gives up after three seconds.
+async fn until_answered(desk: &Desk) {
+    let end = Instant::now() + Duration::from_secs(3);
+    while desk.store.check().await.is_err() {
+        assert!(Instant::now() < end, "not within three seconds");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn timed<T>(call: impl Future<Output = T>) -> (T, Duration) {
+    let began = Instant::now();
+    (call.await, began.elapsed())
+}
+
+/// Makes sure that no operation waits for a server that is known to be away.
+async fn assert_away(desk: &Desk, captured: &Captured) {
+    let sample = desk.sample("/a");
+    for (error, took) in [
+        timed(async { desk.look_up(&sample).await.err() }).await,
+        timed(async { desk.capture(&sample.scopes()).await.err() }).await,
+        timed(async { desk.put(&sample, captured.clone(), &[]).await.err() }).await,
+        timed(async { desk.invalidate(&sample.scopes()).await.err() }).await,
+        timed(async { desk.store.check().await.err() }).await,
+    ] {
+        assert_eq!(
+            error.map(|error| error.kind()),
+            Some(ErrorKind::Unavailable)
+        );
+        assert!(took < AT_ONCE, "{took:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_starts_without_its_server_if_it_may() {
+    let mut redis = RedisServer::start();
+    redis.kill();
+    let error = RedisStore::connect(&redis.url()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+
+    let desk = Desk::of(RedisStore::builder(&redis.url()).connect_lazily().unwrap());
+    let nothing = Captured {
+        stamp: Default::default(),
+        moment: 0,
+    };
+    assert_away(&desk, &nothing).await;
+    redis.restart();
+    until_answered(&desk).await;
+    desk.fill(&desk.sample("/a"), &[]).await;
+}
+
+#[tokio::test]
+async fn a_server_that_was_killed_comes_back_empty_and_clean() {
+    let mut redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    let captured = desk.capture(&sample.scopes()).await.unwrap();
+    redis.kill();
+    while desk.look_up(&sample).await.is_ok() {}
+    for _ in 0..20 {
+        assert_away(&desk, &captured).await;
+    }
+    redis.restart();
+    until_answered(&desk).await;
+    assert!(matches!(desk.outcome(&sample).await, Outcome::Absent));
+    let kept = desk.put(&sample, captured, &[]).await.unwrap();
+    assert_eq!(kept, Kept::Invalidated, "its epochs are of another life");
+    desk.fill(&sample, &[]).await;
+    assert!(desk.body(&sample).await.is_some());
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_costs_its_deadline_a_few_times_and_then_nothing() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    let captured = desk.capture(&sample.scopes()).await.unwrap();
+    redis.stop();
+    let mut waits = 0;
+    loop {
+        let (error, took) = timed(async { desk.look_up(&sample).await.unwrap_err() }).await;
+        if error.kind() == ErrorKind::Unavailable {
+            break;
+        }
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(took < READ + AT_ONCE, "{took:?}");
+        waits += 1;
+    }
+    assert!(waits <= 5, "{waits}");
+    assert_away(&desk, &captured).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_away(&desk, &captured).await;
+    redis.cont();
+    until_answered(&desk).await;
+    assert!(desk.body(&sample).await.is_some());
+}
+
+#[tokio::test]
+async fn look_up_and_capture_together_wait_no_longer_than_150_ms() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis).await;
+    let desk = Desk::of(RedisStore::connect(&proxy.url()).await.unwrap());
+    let sample = desk.sample("/a");
+    proxy.set(Mood::Hole);
+    let both = async {
+        let _ = desk.look_up(&sample).await;
+        let _ = desk.capture(&sample.scopes()).await;
+    };
+    let ((), took) = timed(both).await;
+    assert!(took < Duration::from_millis(150) + AT_ONCE, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_network_that_swallows_everything_is_noticed_and_left() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis).await;
+    let desk = Desk::of(RedisStore::connect(&proxy.url()).await.unwrap());
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    proxy.set(Mood::Hole);
+    // One request a second, so the breaker does not open.
+    assert_eq!(
+        desk.look_up(&sample).await.unwrap_err().kind(),
+        ErrorKind::Timeout
+    );
+    sleep(Duration::from_millis(1200)).await;
+    let error = desk.look_up(&sample).await.unwrap_err();
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Unavailable,
+        "the connection has been given up: {error}"
+    );
+    proxy.set(Mood::Pass);
+    until_answered(&desk).await;
+    assert!(desk.body(&sample).await.is_some());
+}
+
+#[tokio::test]
+async fn replies_that_are_slow_late_cut_or_dribble_are_whole_or_errors() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis).await;
+    let desk = Desk::of(RedisStore::connect(&proxy.url()).await.unwrap());
+    let samples: Vec<_> = (0..4).map(|n| desk.sample(&format!("/{n}"))).collect();
+    for sample in &samples {
+        desk.fill(sample, &[]).await;
+    }
+    let mut random = Random(3);
+    for round in 0..60 {
+        proxy.set(match random.below(6) {
+            0 => Mood::Delay(Duration::from_millis(5)),
+            1 => Mood::Delay(Duration::from_millis(150)),
+            2 => Mood::Cut(random.below(400)),
+            3 => Mood::Dribble,
+            _ => Mood::Pass,
+        });
+        for (n, sample) in samples.iter().enumerate() {
+            let (found, took) = timed(desk.look_up(sample)).await;
+            assert!(took < READ + AT_ONCE, "round {round}: {took:?}");
+            match found.map(|found| found.outcome) {
+                Ok(Outcome::Response(response)) => assert_eq!(response.body(), &format!("/{n}")),
+                Ok(outcome) => panic!("round {round}: {outcome:?}"),
+                Err(error) => assert!(
+                    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout),
+                    "round {round}: {error}"
+                ),
+            }
+        }
+    }
+    proxy.set(Mood::Pass);
+    until_answered(&desk).await;
+    assert!(desk.body(&samples[0]).await.is_some());
+}
+
+#[tokio::test]
+async fn a_server_without_memory_goes_on_serving_and_invalidating() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let [one, other] = ["/a", "/b"].map(|path| desk.sample(path));
+    let tag = desk.tag("t");
+    desk.fill(&one, &[tag]).await;
+    desk.fill(&other, &[tag]).await;
+    let captured = desk.capture(&one.scopes()).await.unwrap();
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert!(desk.body(&one).await.is_some());
+    for _ in 0..10 {
+        let error = desk.put(&one, captured.clone(), &[]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.to_string().contains("OOM"), "{error}");
+    }
+    assert!(
+        desk.body(&one).await.is_some(),
+        "refused commands do not open the breaker"
+    );
+    assert!(
+        desk.capture(&one.scopes()).await.is_ok(),
+        "epochs that are there can be had"
+    );
+
+    desk.invalidate(&one.scopes()[2..]).await.unwrap();
+    assert!(matches!(desk.outcome(&one).await, Outcome::Invalidated));
+    assert_eq!(
+        desk.capture(&one.scopes()).await.unwrap_err().kind(),
+        ErrorKind::Refused
+    );
+    // The mark cannot be left, so the caller has to repeat it; the epoch has gone all the same.
+    assert_eq!(
+        desk.invalidate(&[tag]).await.unwrap_err().kind(),
+        ErrorKind::Refused
+    );
+    assert!(matches!(desk.outcome(&other).await, Outcome::Invalidated));
+
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    desk.invalidate(&[tag]).await.unwrap();
+    desk.fill(&one, &[]).await;
+}
+
+#[tokio::test]
+async fn a_server_that_has_become_a_replica_is_read_and_not_written() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    let captured = desk.capture(&sample.scopes()).await.unwrap();
+    redis.command(&["REPLICAOF", "127.0.0.1", "1"]);
+    for _ in 0..10 {
+        assert!(desk.body(&sample).await.is_some());
+        for error in [
+            desk.put(&sample, captured.clone(), &[]).await.unwrap_err(),
+            desk.invalidate(&sample.scopes()).await.unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        }
+    }
+
+    redis.command(&["CONFIG", "SET", "replica-serve-stale-data", "no"]);
+    let error = desk.look_up(&sample).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    redis.command(&["REPLICAOF", "NO", "ONE"]);
+    assert!(desk.body(&sample).await.is_some());
+    desk.invalidate(&sample.scopes()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_user_without_permission_is_refused_and_the_breaker_stays_closed() {
+    let redis = RedisServer::start();
+    redis.command(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "+ping", "+get"]);
+    let url = redis.url().replace("redis://", "redis://app:pw@");
+    let desk = Desk::of(RedisStore::connect(&url).await.unwrap());
+    let sample = desk.sample("/a");
+    for _ in 0..10 {
+        assert!(matches!(desk.outcome(&sample).await, Outcome::Absent));
+        let error = desk.capture(&sample.scopes()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.to_string().contains("NOPERM"), "{error}");
+    }
+    redis.command(&["ACL", "SETUSER", "app", "-get"]);
+    assert_eq!(
+        desk.look_up(&sample).await.unwrap_err().kind(),
+        ErrorKind::Refused
+    );
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_that_is_not_one_is_away() {
+    let redis = RedisServer::with_args(&["--cluster-enabled", "yes"]);
+    let desk = Desk::new(&redis).await;
+    let error = desk.look_up(&desk.sample("/a")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("CLUSTERDOWN"), "{error}");
+}
+
+#[tokio::test]
+async fn connections_that_are_cut_again_and_again_cost_no_wrong_answer() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    let mut found = 0;
+    for round in 0..200 {
+        if round % 20 == 0 {
+            redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+        }
+        if let Ok(look_up) = desk.look_up(&sample).await {
+            assert!(matches!(look_up.outcome, Outcome::Response(_)));
+            found += 1;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(found > 20, "{found}");
+}
+
+#[tokio::test]
+async fn what_is_evicted_or_flushed_is_a_miss_and_nothing_else() {
+    let redis =
+        RedisServer::with_args(&["--maxmemory", "4mb", "--maxmemory-policy", "allkeys-lru"]);
+    let desk = Desk::new(&redis).await;
+    let samples: Vec<_> = (0..500)
+        .map(|n| desk.sample(&format!("/{n}")).body(format!("{n:0>16000}")))
+        .collect();
+    for sample in &samples {
+        let captured = desk.capture(&sample.scopes()).await.unwrap();
+        desk.put(sample, captured, &[desk.tag("t")]).await.unwrap();
+    }
+    let mut held = 0;
+    for (n, sample) in samples.iter().enumerate() {
+        if let Some(body) = desk.body(sample).await {
+            assert_eq!(body, format!("{n:0>16000}"));
+            held += 1;
+        }
+    }
+    assert!((1..400).contains(&held), "{held}");
+    redis.command(&["FLUSHALL"]);
+    assert!(matches!(desk.outcome(&samples[499]).await, Outcome::Absent));
+}

@@ -1,0 +1,373 @@
+//! Nothing is read that is older than an invalidation of one of its scopes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use redis::ConnectionLike;
+use tokio::time::sleep;
+
+use super::*;
+use crate::epoch::Stamp;
+use crate::store::redis::connection::Replies;
+use crate::store::redis::epochs::Known;
+
+/// Longer than the margin within which ages are not believed.
+const AWHILE: Duration = Duration::from_millis(80);
+
+/// What the tests know of a scope: how often its epoch was lost.
+type Losses = HashMap<Scope, u64>;
+
+fn losses(losses: &Losses, scopes: &[Scope]) -> Vec<u64> {
+    scopes
+        .iter()
+        .map(|scope| losses.get(scope).copied().unwrap_or_default())
+        .collect()
+}
+
+/// A response on its way: captured, and not stored yet.
+struct Pending {
+    sample: Sample,
+    body: String,
+    scopes: Vec<Scope>,
+    captured: Captured,
+    losses: Vec<u64>,
+}
+
+#[tokio::test]
+async fn an_epoch_that_was_lost_in_any_way_never_comes_back() {
+    let redis = RedisServer::start();
+    let desks = [Desk::new(&redis).await, Desk::new(&redis).await];
+    let [desk, _] = &desks;
+    let samples: Vec<_> = (0..6).map(|n| desk.sample(&format!("/{n}"))).collect();
+    let tags: Vec<_> = (0..3).map(|n| desk.tag(&n.to_string())).collect();
+    let mut every_scope: Vec<_> = samples.iter().flat_map(Sample::scopes).collect();
+    every_scope.extend(&tags);
+    every_scope.sort_unstable();
+    every_scope.dedup();
+
+    let mut random = Random(42);
+    let (mut lost, mut pending, mut stored) =
+        (Losses::new(), Vec::<Pending>::new(), HashMap::new());
+    let (mut hits, mut misses) = (0, 0);
+    for step in 0..20_000 {
+        let desk = &desks[random.below(2)];
+        let place = random.below(samples.len());
+        let sample = &samples[place];
+        let scope = every_scope[random.below(every_scope.len())];
+        match random.below(100) {
+            0 => {
+                desk.invalidate(&[scope]).await.unwrap();
+                *lost.entry(scope).or_default() += 1;
+            }
+            1 => {
+                // As eviction or expiry would.
+                redis.command(&["DEL", &layout::epoch(&desk.namespace, scope)]);
+                *lost.entry(scope).or_default() += 1;
+            }
+            2 if random.below(50) == 0 => {
+                redis.command(&["FLUSHALL"]);
+                every_scope
+                    .iter()
+                    .for_each(|scope| *lost.entry(*scope).or_default() += 1);
+            }
+            3..25 => {
+                let mut scopes = sample.scopes().to_vec();
+                scopes.extend(tags.iter().take(random.below(3)));
+                pending.push(Pending {
+                    sample: sample.clone(),
+                    body: step.to_string(),
+                    captured: desk.capture(&scopes).await.unwrap(),
+                    losses: losses(&lost, &scopes),
+                    scopes,
+                });
+            }
+            25..50 if !pending.is_empty() => {
+                let late = pending.swap_remove(random.below(pending.len()));
+                let sample = late.sample.clone().body(late.body.clone());
+                let kept = desk.put(&sample, late.captured, &[]).await.unwrap();
+                let current = losses(&lost, &late.scopes) == late.losses;
+                assert_eq!(kept == Kept::Stored, current, "step {step}");
+                if current {
+                    stored.insert(late.sample.key, (late.body, late.scopes, late.losses));
+                }
+            }
+            _ => {
+                let expected = stored
+                    .get(&sample.key)
+                    .filter(|(_, scopes, then)| losses(&lost, scopes) == *then);
+                let body = desk.body(sample).await;
+                if body.is_some() {
+                    let expected = expected.map(|(body, ..)| body.clone().into());
+                    assert_eq!(body, expected, "step {step}");
+                    hits += 1;
+                } else {
+                    misses += 1;
+                }
+            }
+        }
+    }
+    assert!(hits > 1000 && misses > 1000, "{hits} hits, {misses} misses");
+}
+
+/// Two processes; the data has versions, and each change is announced by an invalidation.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_miss_is_never_read_after_the_invalidation_that_overtook_it() {
+    let redis = RedisServer::start();
+    let desks = [Desk::new(&redis).await, Desk::new(&redis).await];
+    let version = AtomicU64::new(0);
+    for round in 0..1000 {
+        let [one, other] = &desks;
+        let sample = one.sample(&format!("/{round}"));
+        let tag = one.tag("t");
+        let scope = sample
+            .scopes()
+            .into_iter()
+            .chain([tag])
+            .nth(round % 4)
+            .unwrap();
+        let late: &[Scope] = if round % 4 == 3 { &[tag] } else { &[] };
+        let pause = |turn: usize| async move {
+            for _ in 0..(round / 4 * 7 + turn * 5) % 11 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let miss = async {
+            let captured = one.capture(&sample.scopes()).await.unwrap();
+            pause(1).await;
+            let read = version.load(Ordering::SeqCst);
+            pause(2).await;
+            one.put(&sample.clone().body(read.to_string()), captured, late)
+                .await
+                .unwrap();
+        };
+        let change = async {
+            pause(3).await;
+            let newest = version.fetch_add(1, Ordering::SeqCst) + 1;
+            other.invalidate(&[scope]).await.unwrap();
+            newest
+        };
+        let ((), newest) = tokio::join!(miss, change);
+        for desk in &desks {
+            if let Some(body) = desk.body(&sample).await {
+                let seen: u64 = std::str::from_utf8(&body).unwrap().parse().unwrap();
+                assert!(seen >= newest, "round {round}: {seen} after {newest}");
+            }
+        }
+    }
+}
+
+/// Who takes the next step: a fill that learns of its tag late, a change of the data with its
+/// invalidation, or another fill that only makes the epoch.
+const FILL: usize = 0;
+const CHANGE: usize = 1;
+const OTHER: usize = 2;
+
+/// Returns every order of so many steps of each.
+fn orders(left: [usize; 3]) -> Vec<Vec<usize>> {
+    if left == [0; 3] {
+        return vec![vec![]];
+    }
+    let mut all = Vec::new();
+    for first in [FILL, CHANGE, OTHER] {
+        let mut rest = left;
+        if let Some(fewer) = rest[first].checked_sub(1) {
+            rest[first] = fewer;
+            all.extend(
+                orders(rest)
+                    .into_iter()
+                    .map(|order| [&[first], &*order].concat()),
+            );
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn in_no_order_of_commands_does_a_late_tag_keep_an_old_response() {
+    let redis = RedisServer::start();
+    let mut server = redis::Client::open(redis.url())
+        .unwrap()
+        .get_connection()
+        .unwrap();
+    let desk = Desk::new(&redis).await;
+    let namespace = desk.namespace.clone();
+    let commands = |add: &dyn Fn(&mut Pipeline)| {
+        let mut commands = Pipeline::new();
+        add(&mut commands);
+        commands.cmd_iter().cloned().collect::<Vec<_>>()
+    };
+    // A fill reads the data and then asks; a change changes it and then invalidates.
+    let orders = orders([5, 3, 1]);
+    assert_eq!(orders.len(), 504);
+    for old in [false, true] {
+        let tags: Vec<_> = (0..orders.len())
+            .map(|n| Scope::tag("default", format!("{old} {n}").as_bytes()))
+            .collect();
+        if old {
+            desk.capture(&tags).await.unwrap();
+            sleep(AWHILE).await;
+        }
+        let mut joins = 0;
+        for (order, tag) in orders.iter().zip(tags) {
+            let ask = commands(&|all| epochs::ask_late(all, &namespace, &[tag]).unwrap());
+            let made = [&[7; 8][..], &86_400_u32.to_be_bytes()].concat();
+            let mut make = redis::cmd("SET");
+            make.arg(layout::epoch(&namespace, tag))
+                .arg(made)
+                .arg("NX")
+                .arg("PX")
+                .arg(86_400_000);
+            let forget = commands(&|all| epochs::forget(all, &namespace, &[tag]));
+            let (mut ask, mut forget) = (ask.iter(), forget.iter());
+            let (mut changed, mut read_changed) = (false, None);
+            let (mut replies, began) = (Vec::new(), Instant::now());
+            for actor in order {
+                match *actor {
+                    FILL if read_changed.is_none() => read_changed = Some(changed),
+                    FILL => replies.push(server.req_command(ask.next().unwrap()).unwrap()),
+                    CHANGE if !changed => changed = true,
+                    CHANGE => drop(server.req_command(forget.next().unwrap()).unwrap()),
+                    _ => drop(server.req_command(&make).unwrap()),
+                }
+            }
+            let mut stamp = Stamp::default();
+            let mut replies = Replies::new(replies);
+            let joined =
+                epochs::read_late(&mut replies, &[tag], began.elapsed(), false, &mut stamp);
+            let now = commands(&|all| epochs::ask(all, &namespace, &[tag]));
+            let now = server.req_command(&now[0]).unwrap();
+            let mut current = Known::new();
+            current.read(&mut Replies::new(vec![now]), &[tag]).unwrap();
+            if joined.unwrap() {
+                joins += 1;
+                let is_current = stamp.is_current(|scope| current.get(scope));
+                assert!(
+                    !is_current || read_changed == Some(true),
+                    "{order:?}, old: {old}"
+                );
+            }
+        }
+        assert!(joins > 50, "{joins}, old: {old}");
+    }
+}
+
+/// What happens to a tag that only the response names, and what becomes of the response.
+#[tokio::test]
+async fn a_late_tag_joins_only_what_it_was_not_invalidated_under() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Event {
+        Use,
+        Invalidate,
+        LoseMark,
+        Wait,
+    }
+    use Event::{Invalidate, LoseMark, Use, Wait};
+
+    /// Before the handler, during it, stored by default, stored by a strict store.
+    type Case = (&'static [Event], &'static [Event], bool, bool);
+    let cases: [Case; 14] = [
+        (&[], &[], true, false),
+        (&[Use], &[], true, false),
+        (&[Use, Wait], &[], true, true),
+        (&[Use, Wait], &[LoseMark], true, true),
+        (&[Invalidate, Wait], &[], true, false),
+        (&[Use, Invalidate, Wait], &[], true, false),
+        // So close that it may have been meanwhile.
+        (&[Invalidate], &[], false, false),
+        (&[], &[Invalidate], false, false),
+        (&[Use, Wait], &[Invalidate], false, false),
+        (&[Use, Wait], &[Invalidate, Use], false, false),
+        (&[Use, Wait], &[Wait, Invalidate], false, false),
+        (&[Use, Wait], &[Invalidate, Wait], false, false),
+        (&[Use, Wait], &[Invalidate, Use, Wait], false, false),
+        // What the option is for.
+        (&[Use, Wait], &[Invalidate, LoseMark], true, false),
+    ];
+    let redis = RedisServer::start();
+    let strict = RedisStore::builder(&redis.url())
+        .strict_tags()
+        .connect()
+        .await
+        .unwrap();
+    let desks = [(Desk::new(&redis).await, false), (Desk::of(strict), true)];
+    for (number, (before, during, by_default, by_strict)) in cases.into_iter().enumerate() {
+        for (desk, strict) in &desks {
+            let tag = desk.tag(&format!("{number} {strict}"));
+            let sample = desk.sample(&format!("/{number}/{strict}"));
+            let happens = async |events: &[Event]| {
+                for event in events {
+                    match event {
+                        Use => drop(desk.capture(&[tag]).await.unwrap()),
+                        Invalidate => desk.invalidate(&[tag]).await.unwrap(),
+                        LoseMark => {
+                            redis.command(&["DEL", &layout::mark(&desk.namespace, tag)]);
+                        }
+                        Wait => sleep(AWHILE).await,
+                    }
+                }
+            };
+            happens(before).await;
+            let captured = desk.capture(&sample.scopes()).await.unwrap();
+            happens(during).await;
+            let kept = desk.put(&sample, captured, &[tag]).await.unwrap();
+            let expected = if *strict { by_strict } else { by_default };
+            let case = format!("{before:?} {during:?}, strict: {strict}");
+            assert_eq!(kept == Kept::Stored, expected, "{case}");
+            assert_eq!(desk.body(&sample).await.is_some(), expected, "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_moment_of_the_future_admits_no_late_tag() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let sample = desk.sample("/a");
+    let captured = desk.capture(&sample.scopes()).await.unwrap();
+    let from_elsewhere = Captured {
+        moment: u64::MAX,
+        ..captured
+    };
+    let kept = desk
+        .put(&sample, from_elsewhere, &[desk.tag("t")])
+        .await
+        .unwrap();
+    assert_eq!(kept, Kept::Invalidated);
+}
+
+#[tokio::test]
+async fn epochs_in_use_are_renewed_and_keep_their_value() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let scope = desk.tag("t");
+    let name = layout::epoch(&desk.namespace, scope);
+    let stamp = desk.capture(&[scope]).await.unwrap().stamp;
+    let hours = |left: u64| left * 60 * 60 * 1000;
+    for (left, renewed) in [(hours(13), false), (hours(11), true)] {
+        redis.command(&["PEXPIRE", &name, &left.to_string()]);
+        for _ in 0..32 {
+            assert_eq!(desk.capture(&[scope]).await.unwrap().stamp, stamp);
+        }
+        let left: u64 = redis.command(&["PTTL", &name]).parse().unwrap();
+        assert_eq!(left > hours(23), renewed, "{left}");
+    }
+}
+
+#[tokio::test]
+async fn one_purge_takes_all_variants_and_queries_of_a_path() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let mut samples = ["de", "en"]
+        .map(|language| in_language(&desk, language))
+        .to_vec();
+    samples.push(desk.sample("/hello"));
+    for sample in &samples {
+        desk.fill(sample, &[]).await;
+    }
+    let path = samples[0].scopes()[2];
+    assert_eq!(path.kind(), ScopeKind::Path);
+    desk.invalidate(&[path]).await.unwrap();
+    for sample in &samples {
+        assert!(matches!(desk.outcome(sample).await, Outcome::Invalidated));
+    }
+}
