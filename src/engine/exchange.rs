@@ -82,6 +82,11 @@ impl Exchange {
         }
     }
 
+    /// Returns the key under which the response is looked for.
+    pub(crate) fn key(&self) -> &PrimaryKey {
+        &self.key
+    }
+
     /// Asks the store where that is still to be done, and decides.
     pub(crate) async fn resolve(mut self, request: &HeaderMap) -> Step {
         let found = match self.look_up(request).await {
@@ -175,7 +180,6 @@ impl Exchange {
         captured: Option<Captured>,
     ) -> Step {
         self.counters().missed(why);
-        tracing::debug!(key = ?self.key, reason = why.as_str(), "miss");
         if self.facts.directives.only_if_cached {
             // RFC 9111 §5.2.1.7
             return Step::Answer(respond::gateway_timeout("only-if-cached, and nothing is\n"));

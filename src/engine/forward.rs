@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::respond::{self, Content};
 use super::{Engine, Exchange, Recorder, partial, refresh};
-use crate::entry::{StoredResponse, Tagged};
+use crate::entry::{StoredResponse, Tagged, Variant};
 use crate::epoch::{Captured, Scope, ScopeKind};
 use crate::extension::Told;
 use crate::key::KeySpec;
@@ -166,6 +166,7 @@ impl Forward {
                     head.headers
                         .insert(DATE, arrival.response_time.to_header_value());
                 }
+                self.drop_former_variant(&admission.variant);
                 self.sign(head, None, true, self.detail());
                 return Arrived::Record(Recorder::new(self, admission, captured), prefix);
             }
@@ -176,6 +177,17 @@ impl Forward {
         let detail = self.detail().unwrap_or(refusal.as_str());
         self.sign(head, None, false, Some(detail));
         Arrived::Pass(prefix)
+    }
+
+    /// Drops what the request selected before, if what comes now answers other requests: a resource
+    /// that has changed its `Vary` would else go on selecting the old one.
+    fn drop_former_variant(&self, variant: &Variant) {
+        if let Some(former) = self.nominated.first()
+            && self.why != Miss::Variant
+            && former.variant != *variant
+        {
+            self.exchange.engine.discard(former);
+        }
     }
 
     /// Returns an answer in place of the handler's error, if there is one.

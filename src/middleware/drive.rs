@@ -6,6 +6,7 @@ use std::pin::pin;
 use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
+use tracing::Instrument;
 
 use super::ResponseBody;
 use super::body::{self, Ahead};
@@ -28,7 +29,8 @@ where
 {
     // Only the fields are borrowed across the await: a request body need not be `Sync`.
     let (head, body) = request.into_parts();
-    let step = exchange.resolve(&head.headers).await;
+    let span = tracing::debug_span!("cache_lookup", key = ?exchange.key());
+    let step = exchange.resolve(&head.headers).instrument(span).await;
     let request = Request::from_parts(head, body);
     match step {
         Step::Answer(response) => Ok(response.map(ResponseBody::made)),
