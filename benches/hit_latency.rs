@@ -16,7 +16,7 @@ use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, measurement::W
 use futures_util::FutureExt;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use tower::{Service, ServiceExt, service_fn};
+use tower::{Service, ServiceExt};
 use tower_response_cache::{CacheLayer, Clock, MemoryStore, Rule, Rules, StoredResponse};
 
 use support::{Ratios, allocations};
@@ -136,7 +136,7 @@ fn parts(criterion: &mut Criterion) {
     let stored = StoredResponse::sample(&request, response, &clock);
     let entry = Bytes::from(stored.encode(&clock));
     group.bench_function("encode 1 KiB", |bencher| {
-        bencher.iter(|| stored.encode(&clock))
+        bencher.iter(|| stored.encode(&clock));
     });
     group.bench_function("decode 1 KiB", |bencher| {
         bencher.iter(|| StoredResponse::decode(&entry, stored.key(), &clock).expect("an entry"));

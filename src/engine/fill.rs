@@ -9,6 +9,7 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Frame;
 use smallvec::SmallVec;
+use tracing::Instrument;
 
 use super::admit::{Admission, announced_length};
 use super::request::Facts;
@@ -148,8 +149,11 @@ impl Recorder {
             engine.sign(response.headers_mut(), handling, None, forward::detail(why));
             return response;
         }
-        if let (Tagged::ByCache, Some(etag)) = (stored.tagged, stored.etag()) {
-            head.headers.insert(ETAG, etag.clone());
+        // What the hits will say of the body.
+        for name in [ETAG, CONTENT_LENGTH] {
+            if let Some(value) = stored.fields.get(&name) {
+                head.headers.insert(name, value.clone());
+            }
         }
         Response::from_parts(head, respond::content(&stored))
     }
@@ -229,7 +233,8 @@ impl Engine {
             late,
             clock: self.options.clock.clone(),
         };
-        self.tasks.finish(async move {
+        let span = tracing::debug_span!("cache_store", key = ?fill.response.key);
+        let store = async move {
             let kept = engine.store.put(fill).await;
             let metrics = engine.metrics.route(route);
             match kept {
@@ -245,7 +250,8 @@ impl Engine {
                     engine.metrics.store_failed();
                 }
             }
-        });
+        };
+        self.tasks.finish(store.instrument(span));
     }
 }
 

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::respond::{self, Content};
 use super::{Engine, Exchange, Recorder, partial, refresh};
-use crate::entry::{StoredResponse, Tagged};
+use crate::entry::{StoredResponse, Tagged, Variant};
 use crate::epoch::{Captured, Scope, ScopeKind};
 use crate::extension::Told;
 use crate::key::KeySpec;
@@ -148,7 +148,7 @@ impl Forward {
         if self.completing && is_about_range(head.status) {
             match self.part.take() {
                 Some(part) if partial::completes(&part, head) => completed = Some(part),
-                part => return Arrived::Answer(self.contradicted(part)),
+                part => return Arrived::Answer(self.contradicted(part.as_ref())),
             }
         }
         let status = completed.is_some().then_some(StatusCode::PARTIAL_CONTENT);
@@ -168,6 +168,7 @@ impl Forward {
                     head.headers
                         .insert(DATE, arrival.response_time.to_header_value());
                 }
+                self.drop_former_variant(&admission.variant);
                 self.sign(head, status, true, self.detail());
                 return Arrived::Record(Recorder::new(self, admission, captured), prefix);
             }
@@ -178,6 +179,16 @@ impl Forward {
         let detail = self.detail().unwrap_or(refusal.as_str());
         self.sign(head, status, false, Some(detail));
         Arrived::Pass(prefix)
+    }
+
+    /// Drops what the request selected before, if what comes now answers other requests: a resource
+    /// that has changed its `Vary` would else go on selecting the old one.
+    fn drop_former_variant(&self, variant: &Variant) {
+        if let Some(former) = &self.selected
+            && former.variant != *variant
+        {
+            self.exchange.engine.discard(former);
+        }
     }
 
     /// Returns an answer in place of the handler's error, if there is one.
@@ -237,8 +248,8 @@ impl Forward {
     /// Answers for a handler that confirmed what it was not asked about, or sent another part than
     /// it was asked for. A service that takes a request's body cannot be asked again; but what was
     /// stored goes, so the next request asks for all.
-    fn contradicted(&self, part: Option<Arc<StoredResponse>>) -> Response<Content> {
-        for stored in self.nominated.iter().chain(&part) {
+    fn contradicted(&self, part: Option<&Arc<StoredResponse>>) -> Response<Content> {
+        for stored in self.nominated.iter().chain(part) {
             self.exchange.engine.discard(stored);
         }
         self.excused(Failure::Unreachable).unwrap_or_else(|| {

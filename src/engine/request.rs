@@ -28,7 +28,7 @@ pub(crate) enum Reception {
     /// The store has to be asked, or the handler, or both.
     Exchange(Box<Exchange>),
     /// It may change what is stored.
-    Write(Write),
+    Write(Box<Write>),
 }
 
 /// A request that passes by the cache.
@@ -102,7 +102,7 @@ impl Engine {
             matched.is_some() || self.options.rules.knows_write(request.uri().path())
         })?;
         if !is_safe(method) {
-            return Ok(Reception::Write(Write::new(self, request)));
+            return Ok(Reception::Write(Box::new(Write::new(self, request))));
         }
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(Bypass::Method);

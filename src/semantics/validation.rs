@@ -69,7 +69,7 @@ pub(crate) fn conditional(request: &mut HeaderMap, nominees: &[Nominee<'_>]) {
         request.insert(IF_MODIFIED_SINCE, (*date).clone());
     }
     // `*` matches whatever there is, also what differs from the nominees.
-    if etag::any_weak_match(request.get_all(IF_NONE_MATCH), None) {
+    if etag::any_weak_match(&request.get_all(IF_NONE_MATCH), None) {
         request.remove(IF_NONE_MATCH);
     }
     if let Some(tags) = union(request, nominees) {
@@ -102,7 +102,7 @@ fn union(request: &HeaderMap, nominees: &[Nominee<'_>]) -> Option<HeaderValue> {
 
 /// Whether a request's `If-None-Match` names the response with this tag.
 fn asks_about(request: &HeaderMap, tag: &[u8]) -> bool {
-    etag::any_weak_match(request.get_all(IF_NONE_MATCH), Some(tag))
+    etag::any_weak_match(&request.get_all(IF_NONE_MATCH), Some(tag))
 }
 
 /// What a 304 is about.

@@ -343,7 +343,8 @@ async fn the_counters_match_what_was_done() {
     assert_eq!((a.hits, a.stale_hits, a.stored), (2, 0, 3));
     assert_eq!(a.misses, [("absent", 2), ("invalidated", 1)].into());
     assert_eq!(a.bypasses, [("upgrade", 1)].into());
-    assert_eq!((a.hit_time.count(), a.miss_time.count()), (2, 3));
+    // One hit in 16 is timed, the first being one.
+    assert_eq!((a.hit_time.count(), a.miss_time.count()), (1, 3));
     assert!(a.refusals.is_empty());
     let streamed = stats.route("/stream").unwrap();
     assert_eq!(streamed.refusals, [("body-too-large", 1)].into());
