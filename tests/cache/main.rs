@@ -12,3 +12,4 @@ mod status;
 mod stores;
 mod tower;
 mod validation;
+mod wire;
