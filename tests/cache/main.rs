@@ -6,6 +6,7 @@ mod support;
 mod bodies;
 mod identity;
 mod invalidation;
+mod model;
 mod policy;
 mod ranges;
 mod status;
