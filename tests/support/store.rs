@@ -76,7 +76,7 @@ impl Double {
         calls.iter().filter(|call| **call == operation).count()
     }
 
-    /// Does an operation, after a wait, unless it goes wrong.
+    /// Does an operation, which begins when it is first polled, after a wait, unless it goes wrong.
     async fn perform<T>(
         &self,
         operation: Operation,
@@ -130,7 +130,7 @@ impl Store for Double {
         namespace: &'a Namespace,
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<Captured, Error>> {
-        let work = self.0.store.capture(namespace, scopes);
+        let work = async { self.0.store.capture(namespace, scopes).await };
         Box::pin(self.perform(Operation::Capture, work))
     }
 
@@ -143,12 +143,12 @@ impl Store for Double {
         namespace: &'a Namespace,
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<(), Error>> {
-        let work = self.0.store.invalidate(namespace, scopes);
+        let work = async { self.0.store.invalidate(namespace, scopes).await };
         Box::pin(self.perform(Operation::Invalidate, work))
     }
 
     fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {
-        let work = self.0.store.remove(response);
+        let work = async { self.0.store.remove(response).await };
         Box::pin(self.perform(Operation::Remove, work))
     }
 
