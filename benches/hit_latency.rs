@@ -16,7 +16,7 @@ use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, measurement::W
 use futures_util::FutureExt;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use tower::{Service, ServiceExt, service_fn};
+use tower::{Service, ServiceExt};
 use tower_response_cache::{CacheLayer, Clock, MemoryStore, Rule, Rules, StoredResponse};
 
 use support::{Ratios, allocations};
