@@ -136,7 +136,7 @@ fn parts(criterion: &mut Criterion) {
     let stored = StoredResponse::sample(&request, response, &clock);
     let entry = Bytes::from(stored.encode(&clock));
     group.bench_function("encode 1 KiB", |bencher| {
-        bencher.iter(|| stored.encode(&clock))
+        bencher.iter(|| stored.encode(&clock));
     });
     group.bench_function("decode 1 KiB", |bencher| {
         bencher.iter(|| StoredResponse::decode(&entry, stored.key(), &clock).expect("an entry"));

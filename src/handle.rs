@@ -1,5 +1,6 @@
 //! What an application keeps of its cache.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,9 +66,9 @@ impl Target {
 
     /// Gives a parameter of the pattern its value, not percent-encoded.
     #[must_use]
-    pub fn bind(mut self, name: impl Into<String>, value: impl ToString) -> Self {
+    pub fn bind(mut self, name: impl Into<String>, value: impl fmt::Display) -> Self {
         if let Kind::Pattern(_, bindings) = &mut self.0 {
-            bindings.push((name.into(), value.to_string()));
+            bindings.push((name.into(), format!("{value}")));
         }
         self
     }

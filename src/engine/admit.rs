@@ -37,6 +37,8 @@ pub(super) struct Admission {
     /// Tags that only the response names.
     pub(super) late: SmallVec<[Scope; 2]>,
     pub(super) max_body: u64,
+    /// For how long past its lifetime it may stand in for a handler that is away.
+    pub(super) leniency: Duration,
     /// Whether the cache gives it an entity-tag.
     pub(super) tag: bool,
 }
@@ -92,6 +94,7 @@ impl Exchange {
             terms,
             late,
             max_body,
+            leniency: self.leniency().unreachable,
             tag,
         })
     }
@@ -171,7 +174,6 @@ impl Exchange {
                 self.facts.cookie && !policy.shared_despite_cookies && names(vary, &COOKIE),
                 Refusal::VaryCookie,
             ),
-            (self.facts.head, Refusal::Method),
         ];
         match refusals.iter().find(|(applies, _)| *applies) {
             Some((_, refusal)) => Err(*refusal),
@@ -237,23 +239,32 @@ impl Exchange {
     /// Tells clients how to hold a response that only rule or handler call cacheable: to ask every
     /// time, so that an invalidation reaches them. Returns whether the cache is to tag it.
     fn address_clients(&self, head: &mut Parts, terms: &Terms) -> bool {
-        let client = self
-            .route
-            .as_ref()
-            .map_or(ClientCaching::default(), |route| route.rule.client);
         let headers = &mut head.headers;
-        if terms.basis != Basis::Assigned || client == ClientCaching::Untouched {
+        let Some(control) = self
+            .client_control()
+            .filter(|_| terms.basis == Basis::Assigned)
+        else {
             return false;
-        }
+        };
         if !headers.contains_key(CACHE_CONTROL) && !headers.contains_key(EXPIRES) {
-            let control = match client {
-                ClientCaching::MaxAge(age) => max_age(age),
-                _ => HeaderValue::from_static("no-cache"),
-            };
             headers.insert(CACHE_CONTROL, control);
         }
         let validates = headers.contains_key(ETAG) || terms.last_modified.is_some();
         head.status == StatusCode::OK && !validates
+    }
+
+    /// Returns the `Cache-Control` of a response that only rule or handler call cacheable.
+    pub(super) fn client_control(&self) -> Option<HeaderValue> {
+        match self
+            .route
+            .as_ref()
+            .map(|route| route.rule.client)
+            .unwrap_or_default()
+        {
+            ClientCaching::Validate => Some(HeaderValue::from_static("no-cache")),
+            ClientCaching::MaxAge(age) => Some(max_age(age)),
+            ClientCaching::Untouched => None,
+        }
     }
 
     pub(super) fn policy(&self) -> &Policy {

@@ -43,9 +43,9 @@ pub(crate) enum Step {
     /// Answer this.
     Answer(Response<Content>),
     /// Answer this, and forward the request in the background.
-    Refresh(Response<Content>, Forward, Refreshing),
+    Refresh(Response<Content>, Box<Forward>, Refreshing),
     /// Forward the request.
-    Forward(Forward),
+    Forward(Box<Forward>),
 }
 
 impl Exchange {
@@ -80,6 +80,11 @@ impl Exchange {
             started,
             peeked,
         }
+    }
+
+    /// Returns the key under which the response is looked for.
+    pub(crate) fn key(&self) -> &PrimaryKey {
+        &self.key
     }
 
     /// Asks the store where that is still to be done, and decides.
@@ -164,7 +169,7 @@ impl Exchange {
             None,
             captured,
         );
-        Step::Refresh(response, forward, refreshing)
+        Step::Refresh(response, Box::new(forward), refreshing)
     }
 
     fn forward(
@@ -175,12 +180,11 @@ impl Exchange {
         captured: Option<Captured>,
     ) -> Step {
         self.counters().missed(why);
-        tracing::debug!(key = ?self.key, reason = why.as_str(), "miss");
         if self.facts.directives.only_if_cached {
             // RFC 9111 §5.2.1.7
             return Step::Answer(respond::gateway_timeout("only-if-cached, and nothing is\n"));
         }
-        Step::Forward(Forward::new(self, why, nominated, part, captured))
+        Step::Forward(Box::new(Forward::new(self, why, nominated, part, captured)))
     }
 
     /// Completes what the look-up captured.

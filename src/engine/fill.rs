@@ -9,6 +9,7 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Frame;
 use smallvec::SmallVec;
+use tracing::Instrument;
 
 use super::admit::{Admission, announced_length};
 use super::request::Facts;
@@ -53,6 +54,7 @@ struct Recording {
     late: SmallVec<[Scope; 2]>,
     tag: bool,
     max_body: u64,
+    leniency: Duration,
     announced: Option<u64>,
     chunks: SmallVec<[Bytes; 4]>,
     length: u64,
@@ -89,6 +91,7 @@ impl Recorder {
                 late: admission.late,
                 tag: admission.tag,
                 max_body: admission.max_body,
+                leniency: admission.leniency,
                 chunks: SmallVec::new(),
                 length: 0,
             })),
@@ -146,8 +149,11 @@ impl Recorder {
             engine.sign(response.headers_mut(), handling, None, forward::detail(why));
             return response;
         }
-        if let (Tagged::ByCache, Some(etag)) = (stored.tagged, stored.etag()) {
-            head.headers.insert(ETAG, etag.clone());
+        // What the hits will say of the body.
+        for name in [ETAG, CONTENT_LENGTH] {
+            if let Some(value) = stored.fields.get(&name) {
+                head.headers.insert(name, value.clone());
+            }
         }
         Response::from_parts(head, respond::content(&stored))
     }
@@ -192,24 +198,28 @@ impl Recording {
                 .refused(Refusal::Incomplete);
             return response;
         }
+        let mut late = self.late;
         let whole = match self.part {
             Some(part) if response.status == StatusCode::PARTIAL_CONTENT => {
+                late.extend(forward::tags_of(&part));
                 partial::joined(&part, response.clone())
             }
             _ => response.clone(),
         };
         self.engine
-            .keep(self.route, whole, self.captured, self.late);
+            .keep(self.route, whole, self.leniency, self.captured, late);
         response
     }
 }
 
 impl Engine {
-    /// Gives a response to the store: at once where the store need not wait, else in a task.
+    /// Gives a response to the store, for so long past its lifetime at least: at once where the
+    /// store need not wait, else in a task.
     pub(super) fn keep(
         self: &Arc<Self>,
         route: Option<usize>,
         response: StoredResponse,
+        leniency: Duration,
         captured: Captured,
         late: SmallVec<[Scope; 2]>,
     ) {
@@ -217,13 +227,14 @@ impl Engine {
         let length = response.body.len();
         let fill = Fill {
             namespace: self.options.namespace.clone(),
-            retain: retention(&response),
+            retain: retention(&response, leniency),
             response,
             captured,
             late,
             clock: self.options.clock.clone(),
         };
-        self.tasks.finish(async move {
+        let span = tracing::debug_span!("cache_store", key = ?fill.response.key);
+        let store = async move {
             let kept = engine.store.put(fill).await;
             let metrics = engine.metrics.route(route);
             match kept {
@@ -239,7 +250,8 @@ impl Engine {
                     engine.metrics.store_failed();
                 }
             }
-        });
+        };
+        self.tasks.finish(store.instrument(span));
     }
 }
 
@@ -275,8 +287,9 @@ fn joined(mut chunks: SmallVec<[Bytes; 4]>) -> Bytes {
 }
 
 /// Returns how long from its arrival a response can be of use: while it is fresh, in its stale
-/// windows, and, if the handler can confirm it, a while longer.
-fn retention(response: &StoredResponse) -> Duration {
+/// windows, while it may stand in for the handler, and, if the handler can confirm it, a while
+/// longer.
+fn retention(response: &StoredResponse, leniency: Duration) -> Duration {
     let Terms {
         lifetime,
         initial_age,
@@ -285,6 +298,7 @@ fn retention(response: &StoredResponse) -> Duration {
     let windows = [
         response.terms.stale_while_revalidate,
         response.terms.stale_if_error,
+        Some(leniency),
         response.is_validatable().then_some(VALIDATION_WINDOW),
     ];
     let window = windows.into_iter().flatten().max().unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
-    CACHE_CONTROL, DATE, EXPIRES, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+    CACHE_CONTROL, DATE, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
 };
 use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode};
@@ -13,8 +13,8 @@ use smallvec::SmallVec;
 
 use super::respond::{self, Content};
 use super::{Engine, Exchange, Recorder, partial, refresh};
-use crate::entry::{StoredResponse, Tagged};
-use crate::epoch::Captured;
+use crate::entry::{StoredResponse, Tagged, Variant};
+use crate::epoch::{Captured, Scope, ScopeKind};
 use crate::extension::Told;
 use crate::key::KeySpec;
 use crate::reason::{Miss, Refusal};
@@ -34,8 +34,9 @@ pub(super) type Nominated = SmallVec<[Arc<StoredResponse>; 1]>;
 pub(crate) struct Forward {
     pub(super) exchange: Exchange,
     pub(super) why: Miss,
-    /// What the handler is asked to confirm. The first is what the request selected, unless it is
-    /// a miss for its variant.
+    /// What the request selected, to fall back on should the handler fail.
+    selected: Option<Arc<StoredResponse>>,
+    /// What the handler is asked to confirm.
     nominated: Nominated,
     /// A stored part that lacks what is wanted.
     pub(super) part: Option<Arc<StoredResponse>>,
@@ -69,6 +70,10 @@ impl Forward {
     ) -> Self {
         Self {
             part,
+            selected: nominated
+                .first()
+                .filter(|_| why != Miss::Variant)
+                .map(Arc::clone),
             completing: false,
             sent: exchange.started,
             exchange,
@@ -138,7 +143,7 @@ impl Forward {
         if let Some(response) = self.excused(Failure::Status(head.status)) {
             return Arrived::Answer(response);
         }
-        self.judge_by_head(head);
+        self.judge_by_head(head, &told, arrival);
         let mut prefix = None;
         if self.completing && head.status == StatusCode::PARTIAL_CONTENT {
             match self.part.take() {
@@ -146,18 +151,22 @@ impl Forward {
                     head.status = StatusCode::OK;
                     prefix = Some(part.body.clone());
                 }
-                part => return Arrived::Answer(self.contradicted(part)),
+                part => return Arrived::Answer(self.contradicted(part.as_ref())),
             }
         }
-        let admitted = self
-            .exchange
-            .admit(&self.client, head, least, &told, arrival);
+        let admitted = match self.exchange.facts.head {
+            true => Err(Refusal::Method),
+            false => self
+                .exchange
+                .admit(&self.client, head, least, &told, arrival),
+        };
         let refusal = match (admitted, self.captured.take()) {
             (Ok(admission), Some(captured)) => {
                 if !head.headers.contains_key(DATE) {
                     head.headers
                         .insert(DATE, arrival.response_time.to_header_value());
                 }
+                self.drop_former_variant(&admission.variant);
                 self.sign(head, None, true, self.detail());
                 return Arrived::Record(Recorder::new(self, admission, captured), prefix);
             }
@@ -168,6 +177,17 @@ impl Forward {
         let detail = self.detail().unwrap_or(refusal.as_str());
         self.sign(head, None, false, Some(detail));
         Arrived::Pass(prefix)
+    }
+
+    /// Drops what the request selected before, if what comes now answers other requests: a resource
+    /// that has changed its `Vary` would else go on selecting the old one.
+    fn drop_former_variant(&self, variant: &Variant) {
+        if let Some(former) = self.nominated.first()
+            && self.why != Miss::Variant
+            && former.variant != *variant
+        {
+            self.exchange.engine.discard(former);
+        }
     }
 
     /// Returns an answer in place of the handler's error, if there is one.
@@ -188,16 +208,17 @@ impl Forward {
         }
     }
 
-    /// Drops what an answer to HEAD shows to be of yesterday (RFC 9111 §4.3.5).
-    fn judge_by_head(&self, head: &Parts) {
-        let exchange = &self.exchange;
-        let Some(stored) = self.nominated.first().filter(|_| exchange.facts.head) else {
+    /// Renews what an answer to HEAD confirms, and drops what it shows to be of yesterday
+    /// (RFC 9111 §4.3.5).
+    fn judge_by_head(&mut self, head: &Parts, told: &Told, arrival: age::Exchange) {
+        let Some(stored) = self.selected.take_if(|_| self.exchange.facts.head) else {
             return;
         };
         let length = u64::try_from(stored.body.len()).unwrap_or(u64::MAX);
         match validation::after_head(&stored.fields, length, head.status, &head.headers) {
-            AfterHead::Expire => exchange.engine.discard(stored),
-            AfterHead::Freshen | AfterHead::Keep => {}
+            AfterHead::Freshen => drop(self.renew(&stored, head, told, arrival)),
+            AfterHead::Expire => self.exchange.engine.discard(&stored),
+            AfterHead::Keep => {}
         }
     }
 
@@ -226,8 +247,8 @@ impl Forward {
     /// Answers for a handler that confirmed what it was not asked about, or sent another part than
     /// it was asked for. A service that takes a request's body cannot be asked again; but what was
     /// stored goes, so the next request asks for all.
-    fn contradicted(&self, part: Option<Arc<StoredResponse>>) -> Response<Content> {
-        for stored in self.nominated.iter().chain(&part) {
+    fn contradicted(&self, part: Option<&Arc<StoredResponse>>) -> Response<Content> {
+        for stored in self.nominated.iter().chain(part) {
             self.exchange.engine.discard(stored);
         }
         self.excused(Failure::Unreachable).unwrap_or_else(|| {
@@ -243,11 +264,23 @@ impl Forward {
         told: &Told,
         arrival: age::Exchange,
     ) -> Response<Content> {
+        let renewed = self.renew(stored, not_modified, told, arrival);
+        self.answer_with(&renewed, Some(StatusCode::NOT_MODIFIED), self.detail())
+    }
+
+    /// Returns a stored response with what the handler's answer says of it, and stores it so.
+    fn renew(
+        &mut self,
+        stored: &Arc<StoredResponse>,
+        answer: &Parts,
+        told: &Told,
+        arrival: age::Exchange,
+    ) -> StoredResponse {
         let exchange = &self.exchange;
         let (mut head, ()) = Response::new(()).into_parts();
         head.status = stored.status;
-        head.headers = validation::freshen(&stored.fields, &not_modified.headers);
-        exchange.forget_own_control(stored, &not_modified.headers, &mut head.headers);
+        head.headers = validation::freshen(&stored.fields, &answer.headers);
+        exchange.forget_own_control(stored, &answer.headers, &mut head.headers);
         let mut renewed = StoredResponse {
             fields: head.headers.clone(),
             received: exchange.engine.options.clock.now(),
@@ -260,27 +293,30 @@ impl Forward {
                 renewed.variant = admission.variant;
                 exchange.counters().revalidated();
                 if let Some(captured) = self.captured.take() {
+                    let mut late = admission.late;
+                    // The answer need not repeat the tags that the handler gave the content.
+                    late.extend(tags_of(stored));
                     let route = exchange.route.as_ref().map(|route| route.index);
+                    let leniency = admission.leniency;
                     exchange
                         .engine
-                        .keep(route, renewed.clone(), captured, admission.late);
+                        .keep(route, renewed.clone(), leniency, captured, late);
                 }
             }
             Err(refusal) => {
                 exchange.counters().refused(refusal);
-                exchange.engine.discard(stored);
+                if !concerns_requester(refusal) {
+                    exchange.engine.discard(stored);
+                }
             }
         }
-        self.answer_with(&renewed, Some(StatusCode::NOT_MODIFIED), self.detail())
+        renewed
     }
 
     /// Answers from what is stored though the handler has failed, or says that there is no answer
     /// where nothing may be served unvalidated (RFC 9111 §4.2.4).
     fn excused(&self, failure: Failure) -> Option<Response<Content>> {
-        if self.why == Miss::Variant {
-            return None;
-        }
-        let stored = self.nominated.first()?;
+        let stored = self.selected.as_ref()?;
         let exchange = &self.exchange;
         let age = stored.age(exchange.engine.options.clock.now());
         let leniency = exchange.leniency();
@@ -357,15 +393,18 @@ impl Exchange {
         answer: &HeaderMap,
         fields: &mut HeaderMap,
     ) {
+        let own = self.client_control();
+        // The origin's own `no-cache` has made it one that is always validated.
         if stored.terms.basis == Basis::Assigned
+            && !stored.terms.validate_always
             && !answer.contains_key(CACHE_CONTROL)
-            && !fields.contains_key(EXPIRES)
+            && fields.get_all(CACHE_CONTROL).iter().eq(&own)
         {
             fields.remove(CACHE_CONTROL);
         }
     }
 
-    fn leniency(&self) -> Leniency {
+    pub(super) fn leniency(&self) -> Leniency {
         const LONGEST: Duration = Duration::from_secs(24 * 3600);
         let limit = match self.policy().stale_on_disconnect {
             true => LONGEST,
@@ -386,6 +425,24 @@ fn nominee(stored: &StoredResponse) -> Option<Nominee<'_>> {
         etag,
         stored.fields.get(LAST_MODIFIED),
         stored.terms.date,
+    )
+}
+
+/// Returns the tags that a stored response stands under.
+pub(super) fn tags_of(stored: &StoredResponse) -> impl Iterator<Item = Scope> + '_ {
+    stored
+        .stamp
+        .iter()
+        .map(|(scope, _)| scope)
+        .filter(|scope| scope.kind() == ScopeKind::Tag)
+}
+
+/// Whether a refusal says nothing against the response, only that this request's is not stored.
+fn concerns_requester(refusal: Refusal) -> bool {
+    use Refusal::{Authorization, Cookie, RequestNoStore, VaryCookie};
+    matches!(
+        refusal,
+        Authorization | Cookie | RequestNoStore | VaryCookie
     )
 }
 

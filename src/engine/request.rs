@@ -28,7 +28,7 @@ pub(crate) enum Reception {
     /// The store has to be asked, or the handler, or both.
     Exchange(Box<Exchange>),
     /// It may change what is stored.
-    Write(Write),
+    Write(Box<Write>),
 }
 
 /// A request that passes by the cache.
@@ -98,9 +98,11 @@ impl Engine {
         let policy = self.policy(route);
         let spec = route.map_or(&self.unruled_key, |route| &route.rule.key);
         let facts = Facts::of(request, spec, policy);
-        facts.refuse_tunnels(method)?;
+        facts.refuse_tunnels(method, || {
+            matched.is_some() || self.options.rules.knows_write(request.uri().path())
+        })?;
         if !is_safe(method) {
-            return Ok(Reception::Write(Write::new(self, request)));
+            return Ok(Reception::Write(Box::new(Write::new(self, request))));
         }
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(Bypass::Method);
@@ -214,10 +216,19 @@ impl Facts {
     }
 
     /// Refuses what is no exchange of a request and a response.
-    fn refuse_tunnels(&self, method: &Method) -> Result<(), Bypass> {
+    ///
+    /// No field may keep a write from invalidating: clients offer `Upgrade: h2c` with any method,
+    /// and a handler may not look at the type of a request's content. So a gRPC call to a path that
+    /// the rules know is a write.
+    fn refuse_tunnels(
+        &self,
+        method: &Method,
+        is_ruled: impl FnOnce() -> bool,
+    ) -> Result<(), Bypass> {
         match () {
-            () if *method == Method::CONNECT || self.upgrade => Err(Bypass::Upgrade),
-            () if self.grpc => Err(Bypass::Grpc),
+            () if *method == Method::CONNECT => Err(Bypass::Upgrade),
+            () if self.upgrade && is_safe(method) => Err(Bypass::Upgrade),
+            () if self.grpc && *method == Method::POST && !is_ruled() => Err(Bypass::Grpc),
             () => Ok(()),
         }
     }

@@ -17,7 +17,9 @@ const MAX_PENDING: usize = 100_000;
 /// How many scopes are told to the store in one call.
 const BATCH: usize = 256;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A store that is away fails at once, so asking often costs little, and every moment counts in
+/// which another process may still serve what is pending here.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// Tells invalidations to a store, and stands in for it until it knows them.
 #[derive(Debug)]

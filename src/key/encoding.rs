@@ -38,10 +38,11 @@ impl Tag {
 /// Made on the stack, so that the key itself is one allocation of exactly its length, which the
 /// stored entry and the map then share.
 pub(super) struct Encoder {
-    bytes: SmallVec<[u8; 512]>,
+    bytes: SmallVec<[u8; 256]>,
 }
 
 impl Encoder {
+    #[inline]
     pub(super) fn new() -> Self {
         let mut bytes = SmallVec::new();
         bytes.push(VERSION);
@@ -70,7 +71,8 @@ impl Encoder {
         Ok(())
     }
 
-    pub(super) fn finish(self) -> Result<Bytes, NoKey> {
+    /// Returns the encoding; by reference, because moving the stack buffer costs more than reading it.
+    pub(super) fn finish(&self) -> Result<Bytes, NoKey> {
         if self.bytes.len() > MAX_LEN {
             return Err(NoKey::TooLong);
         }

@@ -67,11 +67,6 @@ impl PrimaryKey {
         &self.encoded
     }
 
-    /// Returns the encoding, sharing its allocation.
-    pub(crate) fn to_bytes(&self) -> Bytes {
-        self.encoded.clone()
-    }
-
     /// Returns the namespace that the key was made in.
     #[cfg(feature = "redis")]
     pub(crate) fn namespace(&self) -> Option<Namespace> {
@@ -148,17 +143,6 @@ pub(crate) enum NoKey {
     InvalidHost,
     /// The encoding is over 64 KiB.
     TooLong,
-}
-
-impl NoKey {
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Method => "method",
-            Self::ConflictingHost => "conflicting-host",
-            Self::InvalidHost => "invalid-host",
-            Self::TooLong => "key-too-long",
-        }
-    }
 }
 
 /// Requests of one class can be answered by each other's responses.

@@ -1,4 +1,5 @@
-//! Counters: one struct, one method for each event.
+//! Counters: one struct, one method for each event, which also tells `tracing` of it in the same
+//! words. What key the event is about says the span it happens in.
 //!
 //! Labels are route patterns, tiers and closed enums of reasons; never a path,
 //! a key or a tag, so their number is bounded by the rules.
@@ -139,6 +140,7 @@ impl Route {
         /// One hit in so many is timed, the first being one.
         const TIMED: u64 = 16;
 
+        tracing::trace!(route = %self.pattern, stale, "hit");
         let hits = if stale { &self.stale_hits } else { &self.hits };
         if hits.fetch_add(1, Ordering::Relaxed) % TIMED == 0 {
             self.hit_time.record(took());
@@ -146,6 +148,7 @@ impl Route {
     }
 
     pub(crate) fn missed(&self, reason: Miss) {
+        tracing::debug!(route = %self.pattern, %reason, "miss");
         self.misses.count(reason.as_str());
     }
 
@@ -154,6 +157,7 @@ impl Route {
     }
 
     pub(crate) fn bypassed(&self, reason: Bypass) {
+        tracing::debug!(route = %self.pattern, %reason, "bypass");
         self.bypasses.count(reason.as_str());
     }
 
@@ -162,10 +166,12 @@ impl Route {
     }
 
     pub(crate) fn stored(&self) {
+        tracing::debug!(route = %self.pattern, "stored");
         count(&self.stored);
     }
 
     pub(crate) fn refused(&self, reason: Refusal) {
+        tracing::debug!(route = %self.pattern, %reason, "not stored");
         self.refusals.count(reason.as_str());
     }
 

@@ -6,6 +6,7 @@ use std::pin::pin;
 use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
+use tracing::Instrument;
 
 use super::ResponseBody;
 use super::body::{self, Ahead};
@@ -28,13 +29,14 @@ where
 {
     // Only the fields are borrowed across the await: a request body need not be `Sync`.
     let (head, body) = request.into_parts();
-    let step = exchange.resolve(&head.headers).await;
+    let span = tracing::debug_span!("cache_lookup", key = ?exchange.key());
+    let step = exchange.resolve(&head.headers).instrument(span).await;
     let request = Request::from_parts(head, body);
     match step {
         Step::Answer(response) => Ok(response.map(ResponseBody::made)),
-        Step::Forward(to) => forward(inner, request, to).await,
+        Step::Forward(to) => forward(inner, request, *to).await,
         Step::Refresh(response, to, refreshing) => {
-            refresh(inner, request, to, refreshing);
+            refresh(inner, request, *to, refreshing);
             Ok(response.map(ResponseBody::made))
         }
     }
@@ -100,7 +102,7 @@ where
 fn refresh<S, ReqBody, ResBody>(
     inner: S,
     mut request: Request<ReqBody>,
-    mut forward_: Forward,
+    mut to: Forward,
     refreshing: Refreshing,
 ) where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
@@ -111,10 +113,10 @@ fn refresh<S, ReqBody, ResBody>(
     ResBody::Data: Send,
     ResBody::Error: Send,
 {
-    forward_.anonymise(request.headers_mut());
-    let engine = forward_.engine();
+    to.anonymise(request.headers_mut());
+    let engine = to.engine();
     engine.tasks.spawn(async move {
-        if let Ok(response) = forward(inner, request, forward_).await {
+        if let Ok(response) = forward(inner, request, to).await {
             drain(response.into_body()).await;
         }
         drop(refreshing);

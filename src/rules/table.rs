@@ -100,6 +100,11 @@ impl Rules {
         &self.table.policy
     }
 
+    /// Whether a write to a raw path invalidates more than the path itself.
+    pub(crate) fn knows_write(&self, path: &str) -> bool {
+        self.table.writes.at(path).is_ok()
+    }
+
     /// What a successful write to a raw path invalidates, beside the path itself.
     pub(crate) fn written(&self, path: &str) -> Vec<WriteTarget> {
         let Ok(found) = self.table.writes.at(path) else {

@@ -98,7 +98,7 @@ impl CacheStatus<'_> {
     }
 
     /// Returns the member as a field value.
-    pub(crate) fn to_header_value(&self) -> HeaderValue {
+    pub(crate) fn to_header_value(self) -> HeaderValue {
         let mut line = Line::default();
         self.write(&mut line);
         HeaderValue::from_bytes(&line.0).expect("all parts are printable ASCII")

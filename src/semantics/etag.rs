@@ -38,8 +38,8 @@ impl<'a> EntityTag<'a> {
     /// The weak comparison of RFC 9110 §8.8.3.2: the opaque parts are equal.
     pub(crate) fn weak_eq(self, other: Self) -> bool {
         match (self, other) {
-            (Self::Strong(a) | Self::Weak(a), Self::Strong(b) | Self::Weak(b)) => a == b,
-            (Self::Malformed(a), Self::Malformed(b)) => a == b,
+            (Self::Strong(a) | Self::Weak(a), Self::Strong(b) | Self::Weak(b))
+            | (Self::Malformed(a), Self::Malformed(b)) => a == b,
             _ => false,
         }
     }
@@ -54,7 +54,7 @@ impl<'a> EntityTag<'a> {
 /// whose `ETag` is `current` (RFC 9110 §13.1.2).
 ///
 /// `*` names any representation, also one without a tag.
-pub(crate) fn any_weak_match(lines: GetAll<'_, HeaderValue>, current: Option<&[u8]>) -> bool {
+pub(crate) fn any_weak_match(lines: &GetAll<'_, HeaderValue>, current: Option<&[u8]>) -> bool {
     let current = current.map(EntityTag::new);
     lines.iter().any(|line| {
         let line = line.as_bytes();
@@ -225,7 +225,7 @@ mod tests {
             (&[], false),
         ] {
             let headers = if_none_match(lines);
-            let found = any_weak_match(headers.get_all(IF_NONE_MATCH), Some(stored));
+            let found = any_weak_match(&headers.get_all(IF_NONE_MATCH), Some(stored));
             assert_eq!(found, matched, "{lines:?}");
         }
     }
@@ -234,7 +234,7 @@ mod tests {
     fn only_the_asterisk_names_a_response_without_a_tag() {
         for (line, matched) in [("*", true), (r#""abc""#, false), ("", false)] {
             let headers = if_none_match(&[line]);
-            let found = any_weak_match(headers.get_all(IF_NONE_MATCH), None);
+            let found = any_weak_match(&headers.get_all(IF_NONE_MATCH), None);
             assert_eq!(found, matched, "{line}");
         }
     }
@@ -250,7 +250,7 @@ mod tests {
             ("", "", false),
         ] {
             let headers = if_none_match(&[line]);
-            let found = any_weak_match(headers.get_all(IF_NONE_MATCH), Some(stored.as_bytes()));
+            let found = any_weak_match(&headers.get_all(IF_NONE_MATCH), Some(stored.as_bytes()));
             assert_eq!(found, matched, "{stored} {line}");
         }
     }

@@ -138,7 +138,7 @@ impl Terms {
     pub(crate) fn remaining(&self, age: Duration) -> i64 {
         let whole = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         match self.lifetime.checked_sub(age) {
-            Some(left) => whole(left),
+            Some(left) => whole(left).saturating_add(i64::from(left.subsec_nanos() > 0)),
             None => {
                 let over = self.staleness(age);
                 -whole(over).saturating_add(i64::from(over.subsec_nanos() > 0))
@@ -395,7 +395,7 @@ pub(crate) mod tests {
         let minute = Duration::from_secs(60);
         let table = [
             (Duration::ZERO, true, 60),
-            (minute - half, true, 0),
+            (minute - half, true, 1),
             (minute, false, 0),
             (minute + half, false, -1),
             (minute * 2, false, -60),

@@ -37,7 +37,7 @@ pub(crate) fn evaluate(
         return Precondition::Forward;
     }
     let not_modified = if request.contains_key(IF_NONE_MATCH) {
-        etag::any_weak_match(request.get_all(IF_NONE_MATCH), etag)
+        etag::any_weak_match(&request.get_all(IF_NONE_MATCH), etag)
     } else {
         let since = HttpDate::of_field(request, &IF_MODIFIED_SINCE, now);
         matches!(since, Ok(Some(since)) if last_modified.unwrap_or(date) <= since)

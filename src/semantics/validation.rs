@@ -69,7 +69,7 @@ pub(crate) fn conditional(request: &mut HeaderMap, nominees: &[Nominee<'_>]) {
         request.insert(IF_MODIFIED_SINCE, (*date).clone());
     }
     // `*` matches whatever there is, also what differs from the nominees.
-    if etag::any_weak_match(request.get_all(IF_NONE_MATCH), None) {
+    if etag::any_weak_match(&request.get_all(IF_NONE_MATCH), None) {
         request.remove(IF_NONE_MATCH);
     }
     if let Some(tags) = union(request, nominees) {
@@ -102,7 +102,7 @@ fn union(request: &HeaderMap, nominees: &[Nominee<'_>]) -> Option<HeaderValue> {
 
 /// Whether a request's `If-None-Match` names the response with this tag.
 fn asks_about(request: &HeaderMap, tag: &[u8]) -> bool {
-    etag::any_weak_match(request.get_all(IF_NONE_MATCH), Some(tag))
+    etag::any_weak_match(&request.get_all(IF_NONE_MATCH), Some(tag))
 }
 
 /// What a 304 is about.
@@ -219,13 +219,19 @@ pub(crate) fn after_head(
         let carried: Option<&HeaderValue> = answer.get(name);
         carried.is_none() || carried == own
     };
+    let validates = answer.contains_key(ETAG) || answer.contains_key(LAST_MODIFIED);
     match status {
         StatusCode::OK
             if agrees(ETAG, stored.get(ETAG))
                 && agrees(LAST_MODIFIED, stored.get(LAST_MODIFIED))
                 && agrees(CONTENT_LENGTH, Some(&HeaderValue::from(length))) =>
         {
-            AfterHead::Freshen
+            // That nothing contradicts it confirms nothing.
+            if validates {
+                AfterHead::Freshen
+            } else {
+                AfterHead::Keep
+            }
         }
         StatusCode::OK | StatusCode::NOT_FOUND | StatusCode::GONE => AfterHead::Expire,
         _ => AfterHead::Keep,
@@ -438,7 +444,9 @@ mod tests {
             // UH2
             (200, &[tag, date, ("content-length", "10")], Freshen),
             (200, &[tag], Freshen),
-            (200, &[], Freshen),
+            (200, &[date], Freshen),
+            (200, &[], Keep),
+            (200, &[("content-length", "10")], Keep),
             (200, &[("etag", "\"b\"")], Expire),
             (200, &[("etag", "W/\"a\"")], Expire),
             (200, &[tag, ("last-modified", LATER)], Expire),

@@ -4,5 +4,8 @@
 mod support;
 
 mod identity;
+mod invalidation;
 mod policy;
 mod status;
+mod stores;
+mod validation;

@@ -194,7 +194,6 @@ async fn a_bypass_says_its_reason() {
     let cases: &[(&str, &[(&str, &str)], &str)] = &[
         ("/off", &[], "rule"),
         ("/a", &[("upgrade", "websocket"), ("connection", "upgrade")], "upgrade"),
-        ("/a", &[("content-type", "application/grpc+proto")], "grpc"),
         ("/a", &[("accept", "text/event-stream")], "event-stream"),
         ("/a", &[("accept", "text/html, Text/Event-Stream;q=0.5")], "event-stream"),
         ("/a", &[("content-length", "4")], "request-content"),
@@ -344,7 +343,8 @@ async fn the_counters_match_what_was_done() {
     assert_eq!((a.hits, a.stale_hits, a.stored), (2, 0, 3));
     assert_eq!(a.misses, [("absent", 2), ("invalidated", 1)].into());
     assert_eq!(a.bypasses, [("upgrade", 1)].into());
-    assert_eq!((a.hit_time.count(), a.miss_time.count()), (2, 3));
+    // One hit in 16 is timed, the first being one.
+    assert_eq!((a.hit_time.count(), a.miss_time.count()), (1, 3));
     assert!(a.refusals.is_empty());
     let streamed = stats.route("/stream").unwrap();
     assert_eq!(streamed.refusals, [("body-too-large", 1)].into());

@@ -1,6 +1,7 @@
 //! What the behaviour tests share: a scripted origin, and a cache in front of it.
 
 mod origin;
+mod store;
 
 use std::fmt;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use tower_response_cache::{
     RulesBuilder,
 };
 
-pub(crate) use self::origin::{Broken, Call, Hold, Origin, stream};
+pub(crate) use self::origin::{Broken, Call, Origin, stream};
+pub(crate) use self::store::{Double, Fault, Operation};
 
 /// The body of the origin's responses.
 pub(crate) type Body = UnsyncBoxBody<Bytes, Broken>;
@@ -160,6 +162,13 @@ pub(crate) fn status(
     }
     let body = Full::new(body.into()).map_err(|never| match never {});
     response.body(body.boxed_unsync()).expect("a response")
+}
+
+/// Lets everything that can go on do so.
+pub(crate) async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Makes a rule that keeps responses for so many seconds.

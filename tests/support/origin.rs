@@ -28,7 +28,7 @@ struct Shared {
     script: Mutex<Script>,
     mood: Mutex<Mood>,
     calls: Mutex<Vec<Call>>,
-    finished: AtomicUsize,
+    made: AtomicUsize,
     /// Whether calls that have their answer wait.
     held: watch::Sender<bool>,
 }
@@ -64,7 +64,7 @@ impl Origin {
             script: Mutex::new(Arc::new(script)),
             mood: Mutex::new(Mood::Answers),
             calls: Mutex::default(),
-            finished: AtomicUsize::new(0),
+            made: AtomicUsize::new(0),
             held: watch::Sender::new(false),
         }))
     }
@@ -103,13 +103,18 @@ impl Origin {
         Hold(self.clone())
     }
 
+    /// Lets go of the calls that are held.
+    pub(crate) fn release(&self) {
+        self.0.held.send_replace(false);
+    }
+
     pub(crate) fn calls(&self) -> usize {
         self.0.calls.lock().len()
     }
 
-    /// Returns how many calls have been answered.
-    pub(crate) fn finished(&self) -> usize {
-        self.0.finished.load(Ordering::SeqCst)
+    /// Returns how many answers have been made, those that are held included.
+    pub(crate) fn made(&self) -> usize {
+        self.0.made.load(Ordering::SeqCst)
     }
 
     /// Returns the last call.
@@ -140,11 +145,11 @@ impl Origin {
             Mood::Panics => panic_any("the handler panics"),
         }
         let response = script(&call);
+        self.0.made.fetch_add(1, Ordering::SeqCst);
         let mut held = self.0.held.subscribe();
         held.wait_for(|held| !held)
             .await
             .expect("the sender is here");
-        self.0.finished.fetch_add(1, Ordering::SeqCst);
         Ok(response)
     }
 }
@@ -163,7 +168,7 @@ impl Call {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.0.0.held.send_replace(false);
+        self.0.release();
     }
 }
 

@@ -140,33 +140,43 @@ pub(super) async fn ensure(
         }
     }
     let mut replies = exchange.send(&commands).await?;
-    let mut stamp = Stamp::default();
-    let mut failure = None;
     let mut repairs = Pipeline::new();
-    for (scope, name) in scopes.iter().zip(&names) {
-        let held = made(&mut replies);
-        let left = if renew { replies.integer().ok() } else { None };
-        match held {
-            Ok(Some(held)) => {
-                stamp.push(*scope, held.epoch);
-                if left.is_some_and(|left| held.age(left) > held.ttl() / 2) {
-                    // The time that it says itself, lest it is taken for older than it is.
-                    repairs.cmd("PEXPIRE").arg(name).arg(millis(held.ttl()));
-                }
+    let epochs: SmallVec<[_; 8]> = names
+        .iter()
+        .map(|name| ensured(&mut replies, name, renew, &mut repairs))
+        .collect();
+    // No repair is needed now, and each is tried again.
+    let _ = exchange.send(&repairs).await;
+    let stamp = scopes.iter().zip(epochs);
+    stamp.map(|(scope, epoch)| Ok((*scope, epoch?))).collect()
+}
+
+/// Takes the replies about one epoch, and adds what has to be done about it.
+fn ensured(
+    replies: &mut Replies,
+    name: &str,
+    renew: bool,
+    repairs: &mut Pipeline,
+) -> Result<Epoch, Error> {
+    let held = made(replies);
+    let left = if renew { replies.integer().ok() } else { None };
+    match held {
+        Ok(Some(held)) => {
+            if left.is_some_and(|left| held.age(left) > held.ttl() / 2) {
+                // The time that it says itself, lest it is taken for older than it is.
+                repairs.cmd("PEXPIRE").arg(name).arg(millis(held.ttl()));
             }
-            // What is made from now on is too late already, and so it shall be.
-            Ok(None) => stamp.push(*scope, StoredEpoch::random()?.epoch),
-            Err(error) => {
-                if error.kind() == ErrorKind::Damaged {
-                    repairs.cmd("DEL").arg(name);
-                }
-                failure = Some(error);
+            Ok(held.epoch)
+        }
+        // What is made from now on is too late already: it gets an epoch that is nobody's.
+        Ok(None) => Ok(StoredEpoch::random()?.epoch),
+        Err(error) => {
+            if error.kind() == ErrorKind::Damaged {
+                repairs.cmd("DEL").arg(name);
             }
+            Err(error)
         }
     }
-    // Neither repair is needed now, and both are tried again.
-    let _ = exchange.send(&repairs).await;
-    failure.map_or(Ok(stamp), Err)
 }
 
 /// Asks for all that decides whether tags may join a stamp after the handler has run;
@@ -273,4 +283,90 @@ fn mark_age(left: i64) -> Option<Duration> {
 
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_epoch_stays_what_it_was_in_earlier_releases() {
+        let stored = StoredEpoch {
+            epoch: Epoch::new(0x0102_0304_0506_0708).unwrap(),
+            ttl_seconds: 86_400,
+        };
+        assert_eq!(
+            stored.to_bytes(),
+            *b"\x01\x02\x03\x04\x05\x06\x07\x08\0\x01\x51\x80"
+        );
+        assert_eq!(StoredEpoch::from_bytes(&stored.to_bytes()), Some(stored));
+    }
+
+    #[test]
+    fn ages_are_never_longer_than_what_is_left_proves() {
+        let stored = StoredEpoch {
+            epoch: Epoch::new(1).unwrap(),
+            ttl_seconds: 10,
+        };
+        for (left, age) in [
+            (0, 10_000),
+            (9_999, 1),
+            (10_000, 0),
+            (20_000, 0),
+            (-1, 0),
+            (-2, 0),
+        ] {
+            assert_eq!(stored.age(left), Duration::from_millis(age), "{left}");
+        }
+        for (left, age) in [
+            (0, 120_000),
+            (119_999, 1),
+            (120_000, 0),
+            (500_000, 0),
+            (-1, 0),
+        ] {
+            assert_eq!(mark_age(left), Some(Duration::from_millis(age)), "{left}");
+        }
+        assert_eq!(mark_age(-2), None);
+    }
+
+    #[test]
+    fn a_tag_is_untouched_if_its_epoch_or_the_missing_mark_says_so() {
+        let seconds = Duration::from_secs;
+        for (age, marked, elapsed, by_default, by_strict) in [
+            (11, None, 10, true, true),
+            (11, Some(5), 10, true, true),
+            (10, None, 10, true, false),
+            (10, Some(11), 10, true, false),
+            (10, Some(10), 10, false, false),
+            (0, Some(0), 0, false, false),
+            (500, None, 120, false, false),
+        ] {
+            for (strict, expected) in [(false, by_default), (true, by_strict)] {
+                let marked = marked.map(seconds);
+                let untouched = is_untouched(seconds(age), marked, seconds(elapsed), strict);
+                assert_eq!(
+                    untouched, expected,
+                    "{age} {marked:?} {elapsed}, strict: {strict}"
+                );
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_an_epoch_or_none(bytes in proptest::collection::vec(any::<u8>(), 0..16)) {
+            let read = StoredEpoch::from_bytes(&bytes);
+            prop_assert_eq!(read.map(|read| read.to_bytes().to_vec()), read.map(|_| bytes));
+        }
+
+        #[test]
+        fn any_time_left_gives_an_age(left: i64, ttl_seconds: u32) {
+            let stored = StoredEpoch { epoch: Epoch::new(1).unwrap(), ttl_seconds };
+            prop_assert!(stored.age(left) <= stored.ttl());
+            prop_assert!(mark_age(left).is_none_or(|age| age <= MARK_TTL));
+        }
+    }
 }

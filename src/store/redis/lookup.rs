@@ -31,6 +31,9 @@ pub(super) struct Hints {
 
 type Tags = SmallVec<[Scope; 2]>;
 
+/// What stands under a name.
+type Entry = Result<Option<Bytes>, Error>;
+
 /// A look-up under way.
 pub(super) struct Lookup<'a> {
     hints: &'a Hints,
@@ -86,6 +89,31 @@ impl<'a> Lookup<'a> {
     }
 
     async fn outcome(&mut self) -> Result<Outcome, Error> {
+        let (guess, mut entry, variants) = self.guess().await?;
+        let mut digest = self.wanted_digest(variants.as_deref());
+        if digest != guess {
+            entry = self.fetch(digest).await;
+        }
+        let only_others = variants.filter(|_| digest == self.place.primary());
+        if let (Ok(None), Some(others)) = (&entry, &only_others)
+            && let Some(variant) = others.next_best(self.wanted.fields)
+        {
+            digest = self.place.digest(variant);
+            entry = self.fetch(digest).await;
+        }
+        match entry {
+            Ok(Some(entry)) => self.judge(digest, &entry).await,
+            Ok(None) if only_others.is_some() => Ok(Outcome::OtherVariants(Vec::new())),
+            Ok(None) => Ok(Outcome::Absent),
+            Err(error) if error.kind() == ErrorKind::Damaged => Ok(self.discard(digest).await),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks for everything, taking the variant for that of the last time.
+    ///
+    /// Returns which one it asked for, what is there, and what varies under the key in truth.
+    async fn guess(&mut self) -> Result<(Digest, Entry, Option<Arc<Variants>>), Error> {
         let hint = self.hints.variants.recall(&self.place.primary());
         let guess = self.wanted_digest(hint.as_ref().map(|(_, variants)| &**variants));
         let mut commands = Pipeline::new();
@@ -95,29 +123,7 @@ impl<'a> Lookup<'a> {
         let mut replies = self.exchange.send(&commands).await?;
         let variants = self.listed(replies.bytes(), hint)?;
         self.known.read(&mut replies, self.scopes)?;
-        let mut entry = self.take(&mut replies, &tags);
-
-        let mut digest = self.wanted_digest(variants.as_deref());
-        if digest != guess {
-            entry = self.fetch(digest).await;
-        }
-        let none_matches = digest == self.place.primary() && variants.is_some();
-        if none_matches
-            && matches!(entry, Ok(None))
-            && let Some(variant) = variants
-                .as_ref()
-                .and_then(|v| v.next_best(self.wanted.fields))
-        {
-            digest = self.place.digest(variant);
-            entry = self.fetch(digest).await;
-        }
-        match entry {
-            Ok(Some(entry)) => self.judge(digest, &entry).await,
-            Ok(None) if none_matches => Ok(Outcome::OtherVariants(Vec::new())),
-            Ok(None) => Ok(Outcome::Absent),
-            Err(error) if error.kind() == ErrorKind::Damaged => Ok(self.discard(digest).await),
-            Err(error) => Err(error),
-        }
+        Ok((guess, self.take(&mut replies, &tags), variants))
     }
 
     /// Returns the digest of the response that the request selects.
@@ -131,7 +137,7 @@ impl<'a> Lookup<'a> {
     /// Returns what varies under the key, as the server says.
     fn listed(
         &self,
-        reply: Result<Option<Bytes>, Error>,
+        reply: Entry,
         hint: Option<(Bytes, Arc<Variants>)>,
     ) -> Result<Option<Arc<Variants>>, Error> {
         let bytes = match reply {
@@ -160,13 +166,13 @@ impl<'a> Lookup<'a> {
         tags
     }
 
-    fn take(&mut self, replies: &mut Replies, tags: &[Scope]) -> Result<Option<Bytes>, Error> {
+    fn take(&mut self, replies: &mut Replies, tags: &[Scope]) -> Entry {
         let entry = replies.bytes();
         self.known.read(replies, tags)?;
         entry
     }
 
-    async fn fetch(&mut self, digest: Digest) -> Result<Option<Bytes>, Error> {
+    async fn fetch(&mut self, digest: Digest) -> Entry {
         let mut commands = Pipeline::new();
         let tags = self.ask(&mut commands, digest);
         let mut replies = self.exchange.send(&commands).await?;

@@ -6,91 +6,108 @@ use bytes::BufMut;
 use redis::{Cmd, Pipeline, RedisWrite};
 
 use super::Shared;
+use super::connection::{Exchange, Replies};
 use super::epochs::{self, EPOCH_TTL, Known, millis};
 use super::layout::Place;
 use super::variants::Variants;
 use crate::entry::codec;
-use crate::epoch::Scope;
+use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::Error;
 use crate::semantics::vary::Vary;
 use crate::store::{Fill, Kept};
 
+/// What a response may be stored with.
+struct Admitted {
+    stamp: Stamp,
+    /// For a response that varies, what varies under its key, and for how long that is kept.
+    listed: Option<(Variants, Duration)>,
+}
+
 impl Shared {
     /// Stores a response, unless one of its epochs has gone.
     ///
-    /// The first round trip makes sure of the epochs, and gets those of the tags that only the
-    /// response names; the second stores. What is invalidated between the two is stored and cannot
-    /// be read. That the first one asks at all is to keep a response that comes too late from
-    /// taking the place of a good one.
+    /// The first round trip makes sure of the epochs, the second stores. What is invalidated
+    /// between the two is stored and cannot be read. So the first one is there to keep a response
+    /// that comes too late from taking the place of a good one.
     pub(super) async fn put(&self, fill: Fill) -> Result<Kept, Error> {
-        let Fill {
-            namespace,
-            response,
-            captured,
-            late,
-            retain,
-            clock,
-        } = fill;
-        if response.body.len() > self.limits.entry_size {
+        let most = self.limits.entry_size;
+        if fill.response.body.len() > most {
             return Ok(Kept::TooLarge);
         }
-        let scopes: Vec<Scope> = captured.stamp.iter().map(|(scope, _)| scope).collect();
-        let place = Place::of(&namespace, &response.key, scopes.iter().copied());
-        let varies = response.variant.vary != Vary::None;
-
+        let scopes = fill.captured.stamp.iter().map(|(scope, _)| scope);
+        let place = Place::of(&fill.namespace, &fill.response.key, scopes);
         let mut exchange = self.data.begin(self.limits.write)?;
-        let mut commands = Pipeline::new();
-        epochs::ask(&mut commands, &namespace, &scopes);
-        epochs::ask_late(&mut commands, &namespace, &late)?;
-        if varies {
-            commands.cmd("GET").arg(place.variants());
-            commands.cmd("PTTL").arg(place.variants());
-        }
-        let mut replies = exchange.send(&commands).await?;
-        let mut known = Known::new();
-        known.read(&mut replies, &scopes)?;
-        if !captured.stamp.is_current(|scope| known.get(scope)) {
+        let Some(admitted) = self.admit(&mut exchange, &fill, &place).await? else {
             return Ok(Kept::Invalidated);
-        }
-        let elapsed = self.elapsed_since(captured.moment);
-        let mut stamp = captured.stamp;
-        if !epochs::read_late(
-            &mut replies,
-            &late,
-            elapsed,
-            self.limits.strict_tags,
-            &mut stamp,
-        )? {
-            return Ok(Kept::Invalidated);
-        }
+        };
 
-        let response = response.stamped(stamp);
-        let head = codec::encode_head(&response, clock.now(), clock.wall());
-        if head.len().saturating_add(response.body.len()) > self.limits.entry_size {
+        let response = fill.response.stamped(admitted.stamp);
+        let head = codec::encode_head(&response, fill.clock.now(), fill.clock.wall());
+        if head.len().saturating_add(response.body.len()) > most {
             return Ok(Kept::TooLarge);
         }
-        let ttl = retain.clamp(Duration::from_millis(1), EPOCH_TTL);
+        let ttl = fill.retain.clamp(Duration::from_millis(1), EPOCH_TTL);
         let name = place.entry(place.digest(&response.variant));
         let mut commands = Pipeline::new();
         commands.add_command(set(&name, &head, &response.body, ttl));
-        if varies {
-            let list = replies.bytes().ok().flatten();
-            let mut variants = list
-                .and_then(|list| Variants::decode(&list))
-                .unwrap_or_default();
+        if let Some((mut variants, left)) = admitted.listed {
             variants.add(&response);
             let list = variants.encode();
             if !variants.contains(&response.variant) {
                 return Ok(Kept::TooLarge);
             }
-            let left = u64::try_from(replies.integer()?).unwrap_or_default();
-            let ttl = ttl.max(Duration::from_millis(left));
-            commands.add_command(set(&place.variants(), &list, &[], ttl));
+            commands.add_command(set(&place.variants(), &list, &[], ttl.max(left)));
         }
-        let mut replies = exchange.send(&commands).await?;
-        replies.all_done()?;
+        exchange.send(&commands).await?.all_done()?;
         Ok(Kept::Stored)
     }
+
+    /// Makes sure that a response's epochs are current, and gets those of the tags that only the
+    /// response names; `None` if one of its scopes may have been invalidated.
+    async fn admit(
+        &self,
+        exchange: &mut Exchange<'_>,
+        fill: &Fill,
+        place: &Place<'_>,
+    ) -> Result<Option<Admitted>, Error> {
+        let Captured { stamp, moment } = &fill.captured;
+        let scopes: Vec<Scope> = stamp.iter().map(|(scope, _)| scope).collect();
+        let varies = fill.response.variant.vary != Vary::None;
+        let mut commands = Pipeline::new();
+        epochs::ask(&mut commands, &fill.namespace, &scopes);
+        epochs::ask_late(&mut commands, &fill.namespace, &fill.late)?;
+        if varies {
+            commands.cmd("GET").arg(place.variants());
+            commands.cmd("PTTL").arg(place.variants());
+        }
+        let mut replies = exchange.send(&commands).await?;
+
+        let mut known = Known::new();
+        known.read(&mut replies, &scopes)?;
+        let mut stamp = stamp.clone();
+        let strict = self.limits.strict_tags;
+        // Read after the replies have come, lest an age is compared with too short a time.
+        let elapsed = self.elapsed_since(*moment);
+        if !stamp.is_current(|scope| known.get(scope))
+            || !epochs::read_late(&mut replies, &fill.late, elapsed, strict, &mut stamp)?
+        {
+            return Ok(None);
+        }
+        let listed = if varies {
+            Some(listed(&mut replies)?)
+        } else {
+            None
+        };
+        Ok(Some(Admitted { stamp, listed }))
+    }
+}
+
+/// Takes what varies under a key, and what is left of its time. What is no list is replaced.
+fn listed(replies: &mut Replies) -> Result<(Variants, Duration), Error> {
+    let list = replies.bytes().ok().flatten();
+    let variants = list.and_then(|list| Variants::decode(&list));
+    let left = u64::try_from(replies.integer()?).unwrap_or_default();
+    Ok((variants.unwrap_or_default(), Duration::from_millis(left)))
 }
 
 /// Makes the command that stores a value of two parts, without joining them first.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
@@ -33,9 +34,7 @@ pub(super) struct Link {
 
 impl Link {
     /// Connects, logs in, and makes sure that the server answers.
-    ///
-    /// Returns `None` when the server hangs up.
-    pub(super) async fn establish(address: &Address) -> RedisResult<Option<Self>> {
+    pub(super) async fn establish(address: &Address) -> RedisResult<Self> {
         let mut link = match &address.endpoint {
             Endpoint::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
@@ -49,10 +48,9 @@ impl Link {
         };
         // A server that is loading its data, or wants a password, takes connections all the same.
         let ping = link.ping();
-        link.drive(ping)
-            .await
-            .transpose()
-            .map(|pong| pong.map(|()| link))
+        let hung_up = || Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
+        link.drive(ping).await.unwrap_or_else(hung_up)?;
+        Ok(link)
     }
 
     async fn log_in<S>(stream: S, login: &RedisConnectionInfo) -> RedisResult<Self>
@@ -112,7 +110,7 @@ impl fmt::Debug for Link {
 }
 
 /// Sends at once, and notices a peer that vanished without a word.
-fn tune(stream: &TcpStream) -> std::io::Result<()> {
+fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(15))

@@ -212,9 +212,7 @@ impl Server {
     async fn dial(&self) -> Result<Link, Error> {
         let message = format!("redis at {} cannot be reached", self.address);
         match timeout(self.connect_timeout, Link::establish(&self.address)).await {
-            Ok(Ok(Some(link))) => Ok(link),
-            Ok(Ok(None)) => Err(Error::new(ErrorKind::Unavailable, message)
-                .with_source("it closed the connection at once")),
+            Ok(Ok(link)) => Ok(link),
             Ok(Err(error)) => Err(reply::failed(error, message)),
             Err(elapsed) => Err(Error::new(ErrorKind::Timeout, message).with_source(elapsed)),
         }

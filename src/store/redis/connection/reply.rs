@@ -112,3 +112,60 @@ fn nonsense() -> Error {
         "redis answered something that is no reply to the command",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server's reply in the notation of the wire.
+    fn reply(text: &str) -> Value {
+        redis::parse_redis_value(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_refusal_says_whether_waiting_helps() {
+        for (code, kind, expected) in [
+            ("LOADING", ErrorKind::Unavailable, Health::Unable),
+            ("BUSY", ErrorKind::Unavailable, Health::Unable),
+            ("MASTERDOWN", ErrorKind::Unavailable, Health::Unable),
+            ("CLUSTERDOWN", ErrorKind::Unavailable, Health::Unable),
+            ("TRYAGAIN", ErrorKind::Unavailable, Health::Unable),
+            ("READONLY", ErrorKind::Refused, Health::ReadOnly),
+            ("WRONGTYPE", ErrorKind::Damaged, Health::Well),
+            ("OOM", ErrorKind::Refused, Health::Well),
+            ("MISCONF", ErrorKind::Refused, Health::Well),
+            ("NOREPLICAS", ErrorKind::Refused, Health::Well),
+            ("NOAUTH", ErrorKind::Refused, Health::Well),
+            ("NOPERM", ErrorKind::Refused, Health::Well),
+            ("MOVED", ErrorKind::Refused, Health::Well),
+            ("ERR", ErrorKind::Refused, Health::Well),
+        ] {
+            let values = vec![Value::Nil, reply(&format!("-{code} some details\r\n"))];
+            assert_eq!(health(&values), expected, "{code}");
+            let mut replies = Replies::new(values);
+            assert_eq!(replies.bytes().unwrap(), None);
+            let error = replies.bytes().unwrap_err();
+            assert_eq!(error.kind(), kind, "{code}");
+            assert_eq!(
+                error.to_string(),
+                format!("redis answered {code}: some details")
+            );
+        }
+    }
+
+    #[test]
+    fn a_reply_of_another_kind_or_none_at_all_is_damage() {
+        let mut replies = Replies::new(vec![Value::Int(1), Value::Okay, Value::Array(vec![])]);
+        assert_eq!(replies.bytes().unwrap_err().kind(), ErrorKind::Damaged);
+        assert_eq!(replies.integer().unwrap_err().kind(), ErrorKind::Damaged);
+        replies.all_done().unwrap();
+        assert_eq!(replies.done().unwrap_err().kind(), ErrorKind::Damaged);
+    }
+
+    #[test]
+    fn of_all_replies_the_first_refusal_is_told() {
+        let values = ["+OK\r\n", "-OOM no\r\n", "-READONLY no\r\n"].map(reply);
+        let error = Replies::new(values.into()).all_done().unwrap_err();
+        assert!(error.to_string().contains("OOM"), "{error}");
+    }
+}

@@ -49,7 +49,7 @@ async fn an_epoch_that_was_lost_in_any_way_never_comes_back() {
     let (mut lost, mut pending, mut stored) =
         (Losses::new(), Vec::<Pending>::new(), HashMap::new());
     let (mut hits, mut misses) = (0, 0);
-    for step in 0..20_000 {
+    for step in 0..10_000 {
         let desk = &desks[random.below(2)];
         let place = random.below(samples.len());
         let sample = &samples[place];
@@ -106,7 +106,7 @@ async fn an_epoch_that_was_lost_in_any_way_never_comes_back() {
             }
         }
     }
-    assert!(hits > 1000 && misses > 1000, "{hits} hits, {misses} misses");
+    assert!(hits > 500 && misses > 500, "{hits} hits, {misses} misses");
 }
 
 /// Two processes; the data has versions, and each change is announced by an invalidation.

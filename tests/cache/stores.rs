@@ -1,0 +1,272 @@
+//! A store that is down, slow or wrong fails no request, and no invalidation is forgotten.
+
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::Method;
+use tower_response_cache::{CacheLayer, ErrorKind, Invalidated, Target};
+
+use crate::support::{
+    Cache, Double, Fault, Operation, Origin, everywhere, get, request, response, settle, ttl,
+};
+
+const FAILURES: [Fault; 4] = [
+    Fault::Fails(ErrorKind::Unavailable),
+    Fault::Fails(ErrorKind::Timeout),
+    Fault::Fails(ErrorKind::Refused),
+    Fault::LosesAnswer,
+];
+
+fn over(store: &Double, origin: &Origin) -> Cache {
+    let rule = ttl(60).stale_while_revalidate(Duration::from_secs(60));
+    Cache::over(CacheLayer::new(store.clone()), origin, everywhere(rule))
+}
+
+#[tokio::test]
+async fn a_store_that_waits_is_a_store() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    assert_eq!(cache.get("/a").await.cache_status(), "fwd=uri-miss; stored");
+    settle().await;
+    assert_eq!(cache.get("/a").await.cache_status(), "hit; ttl=60");
+    cache.advance(61);
+    assert_eq!(cache.get("/a").await.text(), "1");
+    settle().await;
+    assert_eq!(cache.get("/a").await.text(), "2");
+    cache.method("PUT", "/a").await;
+    let missed = cache.get("/a").await;
+    assert_eq!(
+        missed.cache_status(),
+        "fwd=miss; stored; detail=invalidated"
+    );
+}
+
+#[tokio::test]
+async fn whatever_a_store_fails_at_the_handler_answers() {
+    for operation in Operation::ALL {
+        for fault in FAILURES {
+            let (store, origin) = (Double::new(), Origin::counting(&[]));
+            let cache = over(&store, &origin);
+            cache.get("/a").await;
+            settle().await;
+            store.break_down(operation, fault);
+            for (method, uri) in [("GET", "/a"), ("HEAD", "/b"), ("PUT", "/a"), ("GET", "/c")] {
+                let answer = cache.method(method, uri).await;
+                assert_eq!(answer.status, 200, "{operation:?} {fault:?} {method} {uri}");
+                cache.advance(70);
+                settle().await;
+            }
+            store.recover();
+            cache.get("/d").await;
+            settle().await;
+            assert_eq!(cache.get("/d").await.cache_status(), "hit; ttl=60");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_says_that_the_store_failed() {
+    let cases = [
+        (ErrorKind::Unavailable, "store-unavailable"),
+        (ErrorKind::Timeout, "store-timeout"),
+        (ErrorKind::Refused, "store-error"),
+    ];
+    for (kind, reason) in cases {
+        let (store, origin) = (Double::new(), Origin::counting(&[]));
+        let cache = over(&store, &origin);
+        store.break_down(Operation::Lookup, Fault::Fails(kind));
+        let answer = cache.get("/a").await;
+        assert_eq!(answer.cache_status(), format!("fwd=miss; detail={reason}"));
+        assert_eq!(store.calls(Operation::Capture), 0, "no second wait");
+        store.recover();
+        store.break_down(Operation::Capture, Fault::Fails(kind));
+        let answer = cache.get("/a").await;
+        assert_eq!(answer.cache_status(), "fwd=uri-miss; detail=store-error");
+        settle().await;
+        assert_eq!(store.calls(Operation::Put), 0);
+        let stats = cache.handle().stats();
+        assert_eq!(stats.store.errors, 2);
+        assert_eq!(stats.route("/{*path}").unwrap().refusals["store-error"], 2);
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_store_to_keep_or_drop_a_response() {
+    let fields = [("cache-control", "max-age=60"), ("etag", "\"v\"")];
+    let (store, origin) = (Double::new(), Origin::counting(&fields));
+    let cache = over(&store, &origin);
+    store.break_down(Operation::Put, Fault::Hangs);
+    store.break_down(Operation::Remove, Fault::Hangs);
+    for calls in 1..4 {
+        assert_eq!(cache.get("/a").await.text(), calls.to_string());
+        settle().await;
+    }
+    assert_eq!(store.calls(Operation::Put), 3);
+    assert!(
+        !cache.handle().shutdown(Duration::from_millis(1)).await,
+        "bounded"
+    );
+}
+
+#[tokio::test]
+async fn with_a_failing_capture_the_client_still_gets_a_304_of_the_handlers() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    store.break_down(Operation::Capture, Fault::Fails(ErrorKind::Timeout));
+    cache.get_with("/a", &[("if-none-match", "\"v\"")]).await;
+    assert_eq!(
+        origin.last().header("if-none-match"),
+        "\"v\"",
+        "nothing will be stored"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invalidation_that_the_store_does_not_take_is_queued_and_holds_here_at_once() {
+    for fault in FAILURES {
+        let (store, origin) = (Double::new(), Origin::counting(&[]));
+        let cache = over(&store, &origin);
+        for uri in ["/a", "/b"] {
+            cache.get(uri).await;
+        }
+        settle().await;
+        store.break_down(Operation::Invalidate, fault);
+        let outcome = cache.handle().invalidate(Target::uri("/a")).await.unwrap();
+        assert_eq!(outcome, Invalidated::Queued, "F13");
+        let stats = cache.handle().stats().store;
+        assert_eq!(
+            (stats.invalidations_queued, stats.invalidations_pending),
+            (1, 1)
+        );
+        for calls in 3..5 {
+            assert_eq!(
+                cache.get("/a").await.text(),
+                calls.to_string(),
+                "not the old answer"
+            );
+            settle().await;
+        }
+        assert_eq!(cache.get("/b").await.text(), "2");
+        // The store is away for long, and told again and again.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let told = store.calls(Operation::Invalidate);
+        assert!((200..260).contains(&told), "four times a second: {told}");
+        assert_eq!(cache.handle().stats().store.invalidations_pending, 1);
+        store.recover();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(cache.handle().stats().store.invalidations_pending, 0);
+        cache.get("/a").await;
+        settle().await;
+        assert_eq!(
+            cache.get("/a").await.cache_status(),
+            "hit; ttl=60",
+            "{fault:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_is_answered_though_its_invalidation_is_queued() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    cache.get("/a").await;
+    settle().await;
+    store.break_down(Operation::Invalidate, Fault::Fails(ErrorKind::Unavailable));
+    assert_eq!(cache.method("PUT", "/a").await.text(), "2");
+    assert_eq!(cache.get("/a").await.text(), "3");
+    // Another process shares the store, and learns of it when the store does.
+    let other = over(&store, &origin);
+    settle().await;
+    store.recover();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(other.get("/a").await.text(), "4");
+}
+
+#[tokio::test(start_paused = true)]
+async fn everything_invalidated_while_the_store_is_away_is_one_thing_to_tell() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    cache.get("/a").await;
+    settle().await;
+    store.break_down(Operation::Invalidate, Fault::Fails(ErrorKind::Unavailable));
+    let handle = cache.handle();
+    for _ in 0..10 {
+        let outcome = handle.invalidate(Target::everything()).await.unwrap();
+        assert_eq!(outcome, Invalidated::Queued);
+    }
+    assert_eq!(handle.stats().store.invalidations_pending, 1);
+    assert_eq!(cache.get("/a").await.text(), "2");
+}
+
+#[tokio::test]
+async fn a_caller_that_does_not_wait_for_an_invalidation_has_it_all_the_same() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    cache.get("/a").await;
+    settle().await;
+    let handle = cache.handle();
+    let mut invalidation = Box::pin(handle.invalidate(Target::uri("/a")));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(invalidation.as_mut().poll(&mut context).is_pending());
+    assert_eq!(cache.get("/a").await.text(), "2", "from the call on");
+    drop(invalidation);
+    assert_eq!(cache.get("/a").await.text(), "3");
+}
+
+#[tokio::test]
+async fn a_request_dropped_after_any_number_of_polls_leaves_nothing_behind() {
+    let requests = [
+        get("/a"),
+        request(Method::HEAD, "/a", &[]),
+        request(Method::PUT, "/a", &[]),
+        request(Method::GET, "/a", &[("range", "bytes=0-0")]),
+    ];
+    for (request, age) in requests
+        .iter()
+        .flat_map(|request| [0, 70, 200].map(|age| (request, age)))
+    {
+        for polls in 0..30 {
+            let fields = [("etag", "\"v\"")];
+            let origin = Origin::new(move |call| response(&fields, call.number.to_string()));
+            let cache = over(&Double::new(), &origin);
+            cache.get("/a").await;
+            settle().await;
+            cache.advance(age);
+            let mut exchange = Box::pin(cache.fetch(request.clone()));
+            for _ in 0..polls {
+                let mut context = Context::from_waker(Waker::noop());
+                if let Poll::Ready(_) = exchange.as_mut().poll(&mut context) {
+                    break;
+                }
+            }
+            drop(exchange);
+            settle().await;
+            let what = format!("C4: {request:?}, {polls} polls, aged {age}");
+            let answer = cache.get("/a").await;
+            assert_eq!(answer.status, 200, "{what}");
+            settle().await;
+            let answer = cache.get("/a").await;
+            assert!(
+                answer.cache_status().starts_with("hit"),
+                "{what}: {answer:?}"
+            );
+            assert!(
+                cache.handle().shutdown(Duration::from_secs(1)).await,
+                "{what}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_entry_is_a_miss() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    cache.get("/a").await;
+    settle().await;
+    store.break_down(Operation::Lookup, Fault::Fails(ErrorKind::Damaged));
+    assert_eq!(
+        cache.get("/a").await.cache_status(),
+        "fwd=miss; detail=store-error"
+    );
+}

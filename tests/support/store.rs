@@ -1,0 +1,158 @@
+//! A store that fails, hangs and dawdles as a test tells it to.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::task::yield_now;
+use tower_response_cache::store::{BoxFuture, Fill, Found, Kept, Usage, Wanted};
+use tower_response_cache::{
+    Captured, Error, ErrorKind, MemoryStore, Namespace, Scope, StoredResponse, store::Store,
+};
+
+/// A memory store that every call waits for, and that captures along with a look-up unless it is
+/// to fail at that. Clones are one store.
+#[derive(Clone, Debug)]
+pub(crate) struct Double(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: MemoryStore,
+    faults: Mutex<Vec<(Operation, Fault)>>,
+    calls: Mutex<Vec<Operation>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Lookup,
+    Capture,
+    Put,
+    Invalidate,
+    Remove,
+}
+
+impl Operation {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Lookup,
+        Self::Capture,
+        Self::Put,
+        Self::Invalidate,
+        Self::Remove,
+    ];
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It fails, having done nothing.
+    Fails(ErrorKind),
+    /// It is done, and the answer is lost.
+    LosesAnswer,
+    /// It never ends.
+    Hangs,
+}
+
+impl Double {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Inner {
+            store: MemoryStore::new(16 << 20),
+            faults: Mutex::default(),
+            calls: Mutex::default(),
+        }))
+    }
+
+    /// Lets an operation go wrong from now on.
+    pub(crate) fn break_down(&self, operation: Operation, fault: Fault) {
+        self.0.faults.lock().push((operation, fault));
+    }
+
+    /// Lets everything go well from now on.
+    pub(crate) fn recover(&self) {
+        self.0.faults.lock().clear();
+    }
+
+    /// Returns how often an operation has begun.
+    pub(crate) fn calls(&self, operation: Operation) -> usize {
+        let calls = self.0.calls.lock();
+        calls.iter().filter(|call| **call == operation).count()
+    }
+
+    /// Does an operation, after a wait, unless it goes wrong.
+    async fn perform<T>(
+        &self,
+        operation: Operation,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.0.calls.lock().push(operation);
+        yield_now().await;
+        match self.fault(operation) {
+            None => {
+                let done = work.await;
+                yield_now().await;
+                done
+            }
+            Some(Fault::Fails(kind)) => Err(Error::new(kind, "told to fail")),
+            Some(Fault::LosesAnswer) => {
+                work.await?;
+                Err(Error::new(ErrorKind::Timeout, "told to lose the answer"))
+            }
+            Some(Fault::Hangs) => pending().await,
+        }
+    }
+
+    fn fault(&self, operation: Operation) -> Option<Fault> {
+        let faults = self.0.faults.lock();
+        let fault = faults.iter().find(|(broken, _)| *broken == operation);
+        fault.map(|(_, fault)| *fault)
+    }
+}
+
+impl Store for Double {
+    fn name(&self) -> &'static str {
+        "double"
+    }
+
+    fn lookup<'a>(
+        &'a self,
+        wanted: Wanted<'a>,
+        scopes: &'a [Scope],
+    ) -> BoxFuture<'a, Result<Found, Error>> {
+        let captures = self.fault(Operation::Capture).is_none();
+        let work = async move {
+            let mut found = self.0.store.lookup(wanted, scopes).await?;
+            found.captured = found.captured.filter(|_| captures);
+            Ok(found)
+        };
+        Box::pin(self.perform(Operation::Lookup, work))
+    }
+
+    fn capture<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        scopes: &'a [Scope],
+    ) -> BoxFuture<'a, Result<Captured, Error>> {
+        let work = self.0.store.capture(namespace, scopes);
+        Box::pin(self.perform(Operation::Capture, work))
+    }
+
+    fn put<'a>(&'a self, fill: Fill) -> BoxFuture<'a, Result<Kept, Error>> {
+        Box::pin(self.perform(Operation::Put, async { self.0.store.put(fill).await }))
+    }
+
+    fn invalidate<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        scopes: &'a [Scope],
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        let work = self.0.store.invalidate(namespace, scopes);
+        Box::pin(self.perform(Operation::Invalidate, work))
+    }
+
+    fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {
+        let work = self.0.store.remove(response);
+        Box::pin(self.perform(Operation::Remove, work))
+    }
+
+    fn usage(&self) -> Usage {
+        self.0.store.usage()
+    }
+}
