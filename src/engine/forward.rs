@@ -144,16 +144,15 @@ impl Forward {
             return Arrived::Answer(response);
         }
         self.judge_by_head(head, &told, arrival);
-        let mut prefix = None;
-        if self.completing && head.status == StatusCode::PARTIAL_CONTENT {
+        let mut completed = None;
+        if self.completing && is_about_range(head.status) {
             match self.part.take() {
-                Some(part) if partial::completes(&part, &mut head.headers) => {
-                    head.status = StatusCode::OK;
-                    prefix = Some(part.body.clone());
-                }
+                Some(part) if partial::completes(&part, head) => completed = Some(part),
                 part => return Arrived::Answer(self.contradicted(part.as_ref())),
             }
         }
+        let status = completed.is_some().then_some(StatusCode::PARTIAL_CONTENT);
+        let prefix = completed.as_ref().map(|part| part.body.clone());
         let admitted = match self.exchange.facts.head {
             true => Err(Refusal::Method),
             false => self
@@ -161,13 +160,16 @@ impl Forward {
                 .admit(&self.client, head, least, &told, arrival),
         };
         let refusal = match (admitted, self.captured.take()) {
-            (Ok(admission), Some(captured)) => {
+            (Ok(mut admission), Some(captured)) => {
+                admission
+                    .late
+                    .extend(completed.iter().flat_map(|part| tags_of(part)));
                 if !head.headers.contains_key(DATE) {
                     head.headers
                         .insert(DATE, arrival.response_time.to_header_value());
                 }
                 self.drop_former_variant(&admission.variant);
-                self.sign(head, None, true, self.detail());
+                self.sign(head, status, true, self.detail());
                 return Arrived::Record(Recorder::new(self, admission, captured), prefix);
             }
             (Ok(_), None) => Refusal::StoreError,
@@ -175,15 +177,14 @@ impl Forward {
         };
         self.exchange.counters().refused(refusal);
         let detail = self.detail().unwrap_or(refusal.as_str());
-        self.sign(head, None, false, Some(detail));
+        self.sign(head, status, false, Some(detail));
         Arrived::Pass(prefix)
     }
 
     /// Drops what the request selected before, if what comes now answers other requests: a resource
     /// that has changed its `Vary` would else go on selecting the old one.
     fn drop_former_variant(&self, variant: &Variant) {
-        if let Some(former) = self.nominated.first()
-            && self.why != Miss::Variant
+        if let Some(former) = &self.selected
             && former.variant != *variant
         {
             self.exchange.engine.discard(former);
@@ -435,6 +436,14 @@ pub(super) fn tags_of(stored: &StoredResponse) -> impl Iterator<Item = Scope> + 
         .iter()
         .map(|(scope, _)| scope)
         .filter(|scope| scope.kind() == ScopeKind::Tag)
+}
+
+/// Whether a response tells of a range that was asked for.
+fn is_about_range(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE
+    )
 }
 
 /// Whether a refusal says nothing against the response, only that this request's is not stored.

@@ -1,6 +1,7 @@
 //! Ranges: which part of a stored response a request gets (RFC 9110 §14, RFC 9111 §3.3).
 
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::Engine;
@@ -75,18 +76,23 @@ pub(super) fn rest(stored: &StoredResponse, request: &HeaderMap) -> Option<Rest>
     if request.contains_key(RANGE) {
         return None;
     }
-    held(stored)?.rest(Some(validator(stored)?), &stored.fields)
+    let held = held(stored)?;
+    // Where the length is unknown there may be no rest, and what arrives cannot be seen to be all.
+    held.range().complete?;
+    held.rest(Some(validator(stored)?), &stored.fields)
 }
 
-/// Whether a 206 with these fields is the rest that was asked for; if so, turns the fields into
-/// those of the whole representation.
-pub(super) fn completes(stored: &StoredResponse, rest: &mut HeaderMap) -> bool {
+/// Whether a response is the rest that was asked for; if so, turns its head into that of the whole
+/// representation.
+pub(super) fn completes(stored: &StoredResponse, head: &mut Parts) -> bool {
+    let rest = &head.headers;
     let fits = || {
         let held = held(stored)?;
         let rest = ContentRange::of_field(rest)?;
         let follows = held.span_held()?.end() == rest.span.first();
         let ends = rest.reaches_end() && rest.complete == held.range().complete;
-        (follows && ends).then_some(rest.span.end())
+        let is_part = head.status == StatusCode::PARTIAL_CONTENT;
+        (is_part && follows && ends).then_some(rest.span.end())
     };
     let Some(length) = fits().filter(|_| has_validator_of(stored, rest)) else {
         return false;
@@ -94,7 +100,8 @@ pub(super) fn completes(stored: &StoredResponse, rest: &mut HeaderMap) -> bool {
     let mut whole = validation::freshen(&stored.fields, rest);
     whole.remove(CONTENT_RANGE);
     whole.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    *rest = whole;
+    head.headers = whole;
+    head.status = StatusCode::OK;
     true
 }
 

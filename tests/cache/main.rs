@@ -3,9 +3,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bodies;
 mod identity;
 mod invalidation;
 mod policy;
+mod ranges;
 mod status;
 mod stores;
+mod tower;
 mod validation;
