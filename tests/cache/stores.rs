@@ -1,6 +1,6 @@
 //! A store that is down, slow or wrong fails no request, and no invalidation is forgotten.
 
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use http::Method;
