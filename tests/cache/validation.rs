@@ -253,6 +253,23 @@ async fn variants_are_kept_side_by_side() {
 }
 
 #[tokio::test]
+async fn a_resource_that_changes_what_it_varies_on_is_not_answered_for_by_the_old() {
+    for validator in [("etag", "\"v\""), ("x-none", "")] {
+        let old = [("cache-control", "max-age=10"), validator];
+        let origin = Origin::new(move |_| response(&old, "old"));
+        let cache = Cache::new(&origin, letter());
+        cache.get("/a").await;
+        cache.advance(11);
+        let new = [("cache-control", "max-age=60"), ("vary", "x")];
+        origin.answer(move |call| response(&new, call.header("x").to_owned()));
+        for x in ["1", "2", "1", "2"] {
+            assert_eq!(cache.get_with("/a", &[("x", x)]).await.text(), x);
+        }
+        assert_eq!(origin.calls(), 3, "{validator:?}");
+    }
+}
+
+#[tokio::test]
 async fn languages_are_compared_by_meaning() {
     let fields = [("cache-control", "max-age=60"), ("vary", "accept-language")];
     let cache = Cache::new(&Origin::counting(&fields), letter());
