@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, ETAG};
+use http::header::{CONTENT_LENGTH, ETAG, TRAILER};
 use http::response::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Frame;
 use smallvec::SmallVec;
 use tracing::Instrument;
@@ -191,7 +191,7 @@ impl Recording {
         let mut response = self.draft;
         let arrived = length(&self.body);
         response.body = trimmed(self.body);
-        state_length(&mut response);
+        announce_content(&mut response);
         if self.tag {
             let digest = blake3::hash(&response.body);
             response
@@ -269,10 +269,16 @@ fn length(body: &[u8]) -> u64 {
 
 /// States the length that is now known: HEAD needs it, and servers need not find it out each time.
 ///
-/// Not beside trailers, which HTTP/1.1 can only send behind a body of no stated length, nor where
-/// there is no content by definition (RFC 9110 §8.6).
-fn state_length(response: &mut StoredResponse) {
-    if response.trailers.is_none() && response.status != StatusCode::NO_CONTENT {
+/// Beside trailers, which HTTP/1.1 can only send behind a body of no stated length, it is their
+/// names: servers send none that are not announced (RFC 9110 §6.6.2).
+fn announce_content(response: &mut StoredResponse) {
+    if let Some(trailers) = &response.trailers {
+        let names: Vec<&str> = trailers.keys().map(HeaderName::as_str).collect();
+        let names = HeaderValue::try_from(names.join(", "));
+        response
+            .fields
+            .extend(names.ok().map(|names| (TRAILER, names)));
+    } else if response.status != StatusCode::NO_CONTENT {
         let length = HeaderValue::from(response.body.len());
         response.fields.entry(CONTENT_LENGTH).or_insert(length);
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{AGE, CACHE_STATUS, CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 
 use super::Engine;
 use super::decide::Service;
@@ -33,6 +33,18 @@ impl Content {
         let data = self.first.iter().chain(&self.rest);
         data.map(|bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX))
             .sum()
+    }
+
+    /// Returns what a server may state of the length.
+    ///
+    /// Beside trailers not all that is known: over HTTP/1.1 a stated length leaves them out.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        let mut hint = SizeHint::new();
+        hint.set_lower(self.len());
+        if self.trailers.is_none() {
+            hint.set_exact(self.len());
+        }
+        hint
     }
 
     /// Whether there is no frame left.

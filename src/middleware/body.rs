@@ -90,7 +90,7 @@ impl<B: Body> Body for ResponseBody<B> {
         match &self.kind {
             Kind::Passing { body } => body.size_hint(),
             Kind::Recording { tee } => tee.size_hint(),
-            Kind::Made { content } => SizeHint::with_exact(content.len()),
+            Kind::Made { content } => content.size_hint(),
         }
     }
 }
@@ -162,8 +162,11 @@ impl<B: Body> Tee<B> {
         match &frame {
             Some(Ok(frame)) => {
                 self.record(frame);
-                // A server need not poll again after the last frame.
-                self.finish_if_ended();
+                // A server need not poll again after the last frame; trailers are one.
+                match frame.is_trailers() {
+                    true => self.finish(),
+                    false => self.finish_if_ended(),
+                }
             }
             Some(Err(_)) => self.recorder = None,
             None => self.finish(),

@@ -18,3 +18,4 @@ mod status;
 mod stores;
 mod tower;
 mod validation;
+mod wire;

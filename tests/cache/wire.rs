@@ -1,0 +1,514 @@
+//! Over real sockets: HTTP/1 and HTTP/2, streams, WebSockets and gRPC.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::response::sse::{Event, Sse};
+use axum::routing::get as on_get;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream as streams};
+use http::{HeaderMap, Method, Request, Version};
+use http_body::Frame;
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+use tower::Layer;
+use tower_response_cache::{CacheLayer, MemoryStore, Policy};
+
+use crate::support::{Answer, Origin, everywhere, response, settle, stream, ttl};
+
+fn layer() -> CacheLayer {
+    let rules = everywhere(ttl(60)).build().expect("the rules are right");
+    CacheLayer::new(MemoryStore::new(16 << 20)).rules(rules)
+}
+
+/// A server on a port of its own; stops when dropped.
+struct Server {
+    address: SocketAddr,
+    task: AbortHandle,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Server {
+    async fn start<F: Future<Output: Send> + Send + 'static>(
+        serve: impl FnOnce(TcpListener) -> F,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let task = tokio::spawn(serve(listener)).abort_handle();
+        Self { address, task }
+    }
+
+    async fn axum(router: Router) -> Self {
+        Self::start(async |listener| axum::serve(listener, router).await.expect("it serves")).await
+    }
+
+    /// Serves HTTP/1 and HTTP/2 without any framework.
+    async fn hyper(origin: &Origin) -> Self {
+        let service = TowerToHyperService::new(layer().layer(origin.clone()));
+        Self::start(async move |listener: TcpListener| {
+            while let Ok((socket, _)) = listener.accept().await {
+                let service = service.clone();
+                tokio::spawn(async move {
+                    let server = auto::Builder::new(TokioExecutor::new());
+                    let socket = TokioIo::new(socket);
+                    let _ = server.serve_connection_with_upgrades(socket, service).await;
+                });
+            }
+        })
+        .await
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.expect("it listens")
+    }
+
+    async fn ask(
+        &self,
+        client: &Client<HttpConnector, Full<Bytes>>,
+        method: Method,
+        uri: &str,
+        fields: &[(&str, &str)],
+    ) -> Answer {
+        let uri = format!("http://{}{uri}", self.address);
+        let mut request = crate::support::request(method, &uri, fields);
+        request
+            .headers_mut()
+            .insert("te", "trailers".parse().expect("a field"));
+        Answer::read(client.request(request).await.expect("it answers")).await
+    }
+}
+
+fn client(version: Version) -> Client<HttpConnector, Full<Bytes>> {
+    let mut client = Client::builder(TokioExecutor::new());
+    client.http2_only(version == Version::HTTP_2).build_http()
+}
+
+/// Reads until `end` has come; a test that hangs is one that fails.
+async fn read_until(socket: &mut TcpStream, end: &[u8]) -> Vec<u8> {
+    let mut read = Vec::new();
+    let reading = async {
+        while !read.windows(end.len()).any(|window| window == end) {
+            assert_ne!(
+                socket.read_buf(&mut read).await.expect("it is open"),
+                0,
+                "it is open"
+            );
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reading)
+        .await
+        .expect("in time");
+    read
+}
+
+const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
+
+#[tokio::test]
+async fn a_plain_hyper_service_is_cached_over_either_version() {
+    for version in VERSIONS {
+        let origin = Origin::new(|_| response(&[], "body"));
+        let server = Server::hyper(&origin).await;
+        let client = client(version);
+        let miss = server.ask(&client, Method::GET, "/a", &[]).await;
+        assert_eq!((miss.text(), miss.header("content-length")), ("body", "4"));
+        assert_eq!(miss.cache_status(), "fwd=uri-miss; stored");
+        let hit = server.ask(&client, Method::GET, "/a", &[]).await;
+        assert_eq!((hit.text(), hit.header("content-length")), ("body", "4"));
+        assert!(hit.cache_status().starts_with("hit"), "{version:?}");
+        let head = server.ask(&client, Method::HEAD, "/a", &[]).await;
+        assert_eq!((head.text(), head.header("content-length")), ("", "4"));
+        let etag = [("if-none-match", hit.header("etag"))];
+        let unmodified = server.ask(&client, Method::GET, "/a", &etag).await;
+        assert_eq!((unmodified.status.as_u16(), unmodified.text()), (304, ""));
+        let cut = server
+            .ask(&client, Method::GET, "/a", &[("range", "bytes=1-2")])
+            .await;
+        assert_eq!((cut.status.as_u16(), cut.text()), (206, "od"));
+        server.ask(&client, Method::PUT, "/a", &[]).await;
+        let after = server.ask(&client, Method::GET, "/a", &[]).await;
+        assert_eq!(after.cache_status(), "fwd=miss; stored; detail=invalidated");
+        assert_eq!(origin.calls(), 3);
+    }
+}
+
+#[tokio::test]
+async fn streamed_bodies_and_their_trailers_are_the_same_on_miss_and_hit() {
+    for version in VERSIONS {
+        let origin = Origin::new(|_| {
+            let trailers = HeaderMap::from_iter([(
+                "x-sum".parse().expect("a name"),
+                "9".parse().expect("a value"),
+            )]);
+            let data = ["one", "two", "three"].map(|data| Frame::data(data.into()));
+            let frames = data.into_iter().chain([Frame::trailers(trailers)]).map(Ok);
+            let frames: Vec<_> = frames.collect();
+            response(&[("trailer", "x-sum")], "").map(|_| stream(frames))
+        });
+        let server = Server::hyper(&origin).await;
+        let client = client(version);
+        for way in ["fwd", "hit", "hit"] {
+            let answer = server.ask(&client, Method::GET, "/a", &[]).await;
+            assert!(answer.cache_status().starts_with(way), "{version:?}");
+            assert_eq!(answer.text(), "onetwothree");
+            let trailers = answer.trailers.expect("trailers");
+            assert_eq!(trailers["x-sum"], "9", "H8: {way} {version:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_breaks_off_for_the_client_too() {
+    for version in VERSIONS {
+        let origin = Origin::new(|_| {
+            let frames = [Ok(Frame::data("half".into())), Err(crate::support::Broken)];
+            response(&[], "").map(|_| stream(frames))
+        });
+        let server = Server::hyper(&origin).await;
+        let client = client(version);
+        for calls in 1..3 {
+            let uri = format!("http://{}/a", server.address);
+            let answer = client.request(crate::support::get(&uri)).await;
+            let whole = match answer {
+                Ok(answer) => http_body_util::BodyExt::collect(answer.into_body())
+                    .await
+                    .is_ok(),
+                Err(_) => false,
+            };
+            assert!(!whole, "H3: {version:?}");
+            assert_eq!(origin.calls(), calls, "H3");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_the_middle_leaves_nothing_stored() {
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<Bytes>();
+    let receiver = parking_lot::Mutex::new(Some(receiver));
+    let origin = Origin::new(move |_| match receiver.lock().take() {
+        Some(mut receiver) => {
+            let frames = streams::poll_fn(move |cx| receiver.poll_recv(cx));
+            let body = http_body_util::StreamBody::new(frames.map(|data| Ok(Frame::data(data))));
+            response(&[], "").map(|_| http_body_util::BodyExt::boxed_unsync(body))
+        }
+        None => response(&[], "whole"),
+    });
+    let server = Server::hyper(&origin).await;
+    let mut socket = server.connect().await;
+    socket
+        .write_all(b"GET /a HTTP/1.1\r\nhost: a.example\r\n\r\n")
+        .await
+        .unwrap();
+    sender.send("first".into()).unwrap();
+    read_until(&mut socket, b"first").await;
+    drop(socket);
+    while !sender.is_closed() {
+        let _ = sender.send("more".into());
+        tokio::task::yield_now().await;
+    }
+    settle().await;
+    let answer = server
+        .ask(&client(Version::HTTP_11), Method::GET, "/a", &[])
+        .await;
+    assert_eq!(
+        (answer.text(), answer.cache_status()),
+        ("whole", "fwd=uri-miss; stored"),
+        "C1"
+    );
+}
+
+#[tokio::test]
+async fn events_arrive_as_they_are_sent() {
+    let events = on_get(|| async {
+        let first = streams::iter([Ok::<_, Infallible>(Event::default().data("first"))]);
+        Sse::new(first.chain(streams::pending()))
+    });
+    let server = Server::axum(Router::new().route("/events", events).layer(layer())).await;
+    for accept in ["", "accept: text/event-stream\r\n"] {
+        for _ in 0..2 {
+            let mut socket = server.connect().await;
+            let request = format!("GET /events HTTP/1.1\r\nhost: a.example\r\n{accept}\r\n");
+            socket.write_all(request.as_bytes()).await.unwrap();
+            let read = read_until(&mut socket, b"data: first\n\n").await;
+            let head = String::from_utf8_lossy(&read).into_owned();
+            let reason = if accept.is_empty() {
+                "fwd=uri-miss"
+            } else {
+                "fwd=bypass"
+            };
+            assert!(head.contains(reason), "D5: {head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_passes_untouched() {
+    let echo = on_get(|upgrade: WebSocketUpgrade| async {
+        upgrade.on_upgrade(|mut socket| async move {
+            while let Some(Ok(message)) = socket.recv().await {
+                if socket.send(message).await.is_err() {
+                    break;
+                }
+            }
+        })
+    });
+    let server = Server::axum(Router::new().route("/ws", echo).layer(layer())).await;
+    for _ in 0..2 {
+        let mut socket = server.connect().await;
+        let request = "GET /ws HTTP/1.1\r\nhost: a.example\r\nconnection: upgrade\r\n\
+            upgrade: websocket\r\nsec-websocket-version: 13\r\n\
+            sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let head = read_until(&mut socket, b"\r\n\r\n").await;
+        let head = String::from_utf8_lossy(&head).into_owned();
+        assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+        assert!(head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{head}");
+        assert!(head.contains("fwd=bypass; detail=upgrade"), "{head}");
+        // A masked text frame; it comes back without its mask.
+        socket
+            .write_all(b"\x81\x82\x01\x02\x03\x04\x69\x6b")
+            .await
+            .unwrap();
+        assert_eq!(read_until(&mut socket, b"hi").await, b"\x81\x02hi");
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_that_a_write_asks_for_passes_untouched_too() {
+    let router = Router::new().route(
+        "/up",
+        axum::routing::post(|mut request: Request<axum::body::Body>| async move {
+            let upgrade = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let mut socket = TokioIo::new(upgrade.await.expect("an upgrade"));
+                socket.write_all(b"upgraded").await.expect("it is open");
+            });
+            let fields = [("connection", "upgrade"), ("upgrade", "own")];
+            (http::StatusCode::SWITCHING_PROTOCOLS, fields)
+        }),
+    );
+    let server = Server::axum(router.layer(layer())).await;
+    let mut socket = server.connect().await;
+    let request =
+        "POST /up HTTP/1.1\r\nhost: a.example\r\nconnection: upgrade\r\nupgrade: own\r\n\r\n";
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let read = read_until(&mut socket, b"upgraded").await;
+    assert!(read.starts_with(b"HTTP/1.1 101"));
+}
+
+#[tokio::test]
+async fn rfc9111_keeps_to_the_framing_of_http_1() {
+    // What an origin says of its connection is not what the cache says of its own.
+    let fields = [
+        ("cache-control", "max-age=60"),
+        ("connection", "close"),
+        ("keep-alive", "timeout=5"),
+    ];
+    let origin = Origin::new(move |_| response(&fields, "body"));
+    let rules = everywhere(ttl(60))
+        .policy(Policy::rfc9111())
+        .build()
+        .unwrap();
+    let service = layer().rules(rules).layer(origin);
+    let server = Server::start(async move |listener: TcpListener| {
+        while let Ok((socket, _)) = listener.accept().await {
+            let service = TowerToHyperService::new(service.clone());
+            let server = auto::Builder::new(TokioExecutor::new());
+            tokio::spawn(async move {
+                let _ = server.serve_connection(TokioIo::new(socket), service).await;
+            });
+        }
+    })
+    .await;
+    let client = client(Version::HTTP_11);
+    server.ask(&client, Method::GET, "/a", &[]).await;
+    let hit = server.ask(&client, Method::GET, "/a", &[]).await;
+    assert_eq!(hit.text(), "body");
+    for name in ["connection", "keep-alive", "transfer-encoding"] {
+        assert!(!hit.headers.contains_key(name), "HD1, HD4: {name}");
+    }
+}
+
+mod grpc {
+    //! gRPC with messages of prost, and services written by hand.
+
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::{Context, Poll};
+
+    use futures_util::future::BoxFuture;
+    use futures_util::stream::{BoxStream, StreamExt};
+    use http::uri::PathAndQuery;
+    use prost::Message;
+    use tonic::body::Body;
+    use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+    use tonic::server::NamedService;
+    use tonic::transport::server::TcpIncoming;
+    use tonic::transport::{Channel, Endpoint};
+    use tonic::{Code, Request, Response, Status};
+    use tower::Service;
+    use tower_response_cache::Rules;
+
+    use super::{Server, layer};
+
+    #[derive(Clone, Copy, PartialEq, Message)]
+    struct Number {
+        #[prost(uint32, tag = "1")]
+        value: u32,
+    }
+
+    #[derive(Clone, Copy, Default)]
+    struct Numbers;
+
+    impl Codec for Numbers {
+        type Encode = Number;
+        type Decode = Number;
+        type Encoder = Self;
+        type Decoder = Self;
+
+        fn encoder(&mut self) -> Self {
+            *self
+        }
+
+        fn decoder(&mut self) -> Self {
+            *self
+        }
+    }
+
+    impl Encoder for Numbers {
+        type Item = Number;
+        type Error = Status;
+
+        fn encode(&mut self, number: Number, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+            number
+                .encode(buffer)
+                .map_err(|error| Status::internal(error.to_string()))
+        }
+    }
+
+    impl Decoder for Numbers {
+        type Item = Number;
+        type Error = Status;
+
+        fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Number>, Status> {
+            let number = Number::decode(buffer);
+            number
+                .map(Some)
+                .map_err(|error| Status::internal(error.to_string()))
+        }
+    }
+
+    /// Counts its calls, and up to a number.
+    #[derive(Clone, Default)]
+    struct Counter(Arc<AtomicU32>);
+
+    impl NamedService for Counter {
+        const NAME: &'static str = "test.Counter";
+    }
+
+    impl Service<http::Request<Body>> for Counter {
+        type Response = http::Response<Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<'static, Result<http::Response<Body>, Self::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+            let calls = Arc::clone(&self.0);
+            let next = tower::service_fn(move |request: Request<Number>| {
+                let value = request.into_inner().value + calls.fetch_add(1, Ordering::SeqCst);
+                async move { Ok::<_, Status>(Response::new(Number { value })) }
+            });
+            let count = tower::service_fn(|request: Request<Number>| async move {
+                let last = request.into_inner().value;
+                let numbers = (1..=last).map(|value| Ok(Number { value }));
+                let end = Err(Status::data_loss("no more numbers"));
+                let numbers: BoxStream<'static, Result<Number, Status>> =
+                    futures_util::stream::iter(numbers.chain([end])).boxed();
+                Ok::<_, Status>(Response::new(numbers))
+            });
+            let mut grpc = tonic::server::Grpc::new(Numbers);
+            Box::pin(async move {
+                Ok(match request.uri().path() {
+                    "/test.Counter/Next" => grpc.unary(next, request).await,
+                    _ => grpc.server_streaming(count, request).await,
+                })
+            })
+        }
+    }
+
+    async fn client(server: &Server) -> tonic::client::Grpc<Channel> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", server.address));
+        let channel = endpoint
+            .expect("an address")
+            .connect()
+            .await
+            .expect("it listens");
+        let mut client = tonic::client::Grpc::new(channel);
+        client.ready().await.expect("it is ready");
+        client
+    }
+
+    #[tokio::test]
+    async fn calls_pass_through_with_their_trailers_and_nothing_is_stored() {
+        // Without rules they pass by; where a rule knows their paths they count as writes.
+        let bypassed = layer().rules(Rules::default());
+        for cache in [bypassed, layer()] {
+            let handle = cache.handle();
+            let server = Server::start(async move |listener| {
+                let incoming = TcpIncoming::from(listener);
+                let mut server = tonic::transport::Server::builder().layer(cache);
+                server
+                    .add_service(Counter::default())
+                    .serve_with_incoming(incoming)
+                    .await
+            })
+            .await;
+            let mut client = client(&server).await;
+            for calls in 0..3 {
+                let path = PathAndQuery::from_static("/test.Counter/Next");
+                let request = Request::new(Number { value: 100 });
+                let answer = client.unary(request, path, Numbers).await.unwrap();
+                assert_eq!(answer.get_ref().value, 100 + calls);
+                assert_eq!(
+                    answer.metadata().get("grpc-status").unwrap(),
+                    "0",
+                    "the trailers"
+                );
+                client.ready().await.unwrap();
+            }
+            let path = PathAndQuery::from_static("/test.Counter/Count");
+            let request = Request::new(Number { value: 1000 });
+            let answer = client
+                .server_streaming(request, path, Numbers)
+                .await
+                .unwrap();
+            let mut numbers = answer.into_inner();
+            for value in 1..=1000 {
+                assert_eq!(numbers.message().await.unwrap(), Some(Number { value }));
+            }
+            let end = numbers.message().await.unwrap_err();
+            assert_eq!(
+                (end.code(), end.message()),
+                (Code::DataLoss, "no more numbers")
+            );
+            assert_eq!(handle.stats().stored(), 0);
+        }
+    }
+}
