@@ -16,6 +16,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tower::Service;
 
 use super::{Body, response};
@@ -29,6 +30,7 @@ struct Shared {
     mood: Mutex<Mood>,
     calls: Mutex<Vec<Call>>,
     made: AtomicUsize,
+    pauses: AtomicUsize,
     /// Whether calls that have their answer wait.
     held: watch::Sender<bool>,
 }
@@ -65,6 +67,7 @@ impl Origin {
             mood: Mutex::new(Mood::Answers),
             calls: Mutex::default(),
             made: AtomicUsize::new(0),
+            pauses: AtomicUsize::new(0),
             held: watch::Sender::new(false),
         }))
     }
@@ -79,6 +82,16 @@ impl Origin {
     pub(crate) fn answer(&self, script: impl Fn(&Call) -> Response<Body> + Send + Sync + 'static) {
         *self.0.script.lock() = Arc::new(script);
         *self.0.mood.lock() = Mood::Answers;
+    }
+
+    /// Answers by its script again.
+    pub(crate) fn recover(&self) {
+        *self.0.mood.lock() = Mood::Answers;
+    }
+
+    /// Waits so often between making an answer and giving it.
+    pub(crate) fn dawdle(&self, pauses: usize) {
+        self.0.pauses.store(pauses, Ordering::SeqCst);
     }
 
     /// Returns an error from now on.
@@ -146,6 +159,9 @@ impl Origin {
         }
         let response = script(&call);
         self.0.made.fetch_add(1, Ordering::SeqCst);
+        for _ in 0..self.0.pauses.load(Ordering::SeqCst) {
+            yield_now().await;
+        }
         let mut held = self.0.held.subscribe();
         held.wait_for(|held| !held)
             .await
