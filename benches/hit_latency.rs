@@ -6,6 +6,9 @@
 
 mod support;
 
+use std::convert::Infallible;
+use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -14,9 +17,10 @@ use axum::routing::get;
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use futures_util::FutureExt;
-use http::{Request, StatusCode};
-use http_body_util::BodyExt;
-use tower::{Service, ServiceExt};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tower::layer::layer_fn;
+use tower::{Service, ServiceExt, service_fn};
 use tower_response_cache::{CacheLayer, Clock, MemoryStore, Rule, Rules, StoredResponse};
 
 use support::{Ratios, allocations};
@@ -51,6 +55,8 @@ fn memory(criterion: &mut Criterion, ratios: &mut Ratios) {
         warm(&cached);
         serve(&mut group, &format!("hit {name}"), cached, request());
     }
+    let constant = constant_layer(&router(KIB).layer(layer()));
+    serve(&mut group, "constant layer 1 KiB", constant, request());
     let cached = router(KIB).layer(layer());
     let etag = warm(&cached).expect("a rule's response has an entity-tag");
     let mut conditional = request();
@@ -63,6 +69,12 @@ fn memory(criterion: &mut Criterion, ratios: &mut Ratios) {
     ratios.compare(
         "memory hit 1 KiB / bare handler",
         "memory/hit 1 KiB",
+        "memory/bare handler 1 KiB",
+        1.25,
+    );
+    ratios.compare(
+        "a layer that only answers with a hit's fields / bare handler",
+        "memory/constant layer 1 KiB",
         "memory/bare handler 1 KiB",
         1.25,
     );
@@ -155,6 +167,23 @@ fn router(size: usize) -> Router {
         async move { body }
     };
     Router::new().route("/products/{id}", get(handler))
+}
+
+/// The floor: a layer that does nothing but answer with the fields and the body of a hit.
+fn constant_layer(cached: &Router) -> Router {
+    warm(cached);
+    let hit = cached.clone().oneshot(request()).now_or_never();
+    let (head, body) = hit.expect("ready").expect("infallible").into_parts();
+    let body = body.collect().now_or_never().expect("ready");
+    let (fields, body) = (Arc::new(head.headers), body.expect("a body").to_bytes());
+    router(KIB).layer(layer_fn(move |_| {
+        let (fields, body) = (Arc::clone(&fields), body.clone());
+        service_fn(move |_: Request<Body>| {
+            let mut response = Response::new(Full::new(body.clone()));
+            *response.headers_mut() = HeaderMap::clone(&fields);
+            ready(Ok::<_, Infallible>(response))
+        })
+    }))
 }
 
 fn layer() -> CacheLayer {

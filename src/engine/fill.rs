@@ -56,8 +56,8 @@ struct Recording {
     max_body: u64,
     leniency: Duration,
     announced: Option<u64>,
-    chunks: SmallVec<[Bytes; 4]>,
-    length: u64,
+    /// A copy: the frames may be corners of large read buffers, or a million of one byte each.
+    body: BytesMut,
 }
 
 impl Recorder {
@@ -92,8 +92,7 @@ impl Recorder {
                 tag: admission.tag,
                 max_body: admission.max_body,
                 leniency: admission.leniency,
-                chunks: SmallVec::new(),
-                length: 0,
+                body: BytesMut::new(),
             })),
         }
     }
@@ -102,13 +101,11 @@ impl Recorder {
     pub(crate) fn record(mut self, frame: &Frame<Bytes>) -> Option<Self> {
         let recording = self.recording.as_mut()?;
         if let Some(data) = frame.data_ref() {
-            let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
-            recording.length = recording.length.saturating_add(length);
-            if recording.length > recording.max_body {
+            if !recording.takes(data) {
                 self.refuse(Refusal::BodyTooLarge);
                 return None;
             }
-            recording.chunks.push(data.clone());
+            recording.body.extend_from_slice(data);
         } else if let Some(trailers) = frame.trailers_ref() {
             let held = recording.draft.trailers.get_or_insert_with(HeaderMap::new);
             held.extend(trailers.clone());
@@ -176,10 +173,24 @@ impl Drop for Recorder {
 }
 
 impl Recording {
+    /// Makes room for more of the body, at first for all that was announced; says whether it is
+    /// within the cap.
+    fn takes(&mut self, data: &Bytes) -> bool {
+        let more = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        let fits = length(&self.body).saturating_add(more) <= self.max_body;
+        if fits && self.body.is_empty() {
+            let announced = self.announced.unwrap_or(more).min(self.max_body);
+            self.body
+                .reserve(usize::try_from(announced).unwrap_or(data.len()));
+        }
+        fits
+    }
+
     /// Gives the whole response to the store, unless it is not as long as it announced.
     fn complete(self) -> StoredResponse {
         let mut response = self.draft;
-        response.body = joined(self.chunks);
+        let arrived = length(&self.body);
+        response.body = trimmed(self.body);
         announce_content(&mut response);
         if self.tag {
             let digest = blake3::hash(&response.body);
@@ -188,10 +199,7 @@ impl Recording {
                 .insert(ETAG, etag::strong_from_digest(digest.as_bytes()));
             response.tagged = Tagged::ByCache;
         }
-        if self
-            .announced
-            .is_some_and(|announced| announced != self.length)
-        {
+        if self.announced.is_some_and(|announced| announced != arrived) {
             self.engine
                 .metrics
                 .route(self.route)
@@ -255,8 +263,11 @@ impl Engine {
     }
 }
 
-/// States what is now known of the content, unless there is none by definition (RFC 9110 §8.6): its
-/// length, which HEAD needs and servers need not find out each time.
+fn length(body: &[u8]) -> u64 {
+    u64::try_from(body.len()).unwrap_or(u64::MAX)
+}
+
+/// States the length that is now known: HEAD needs it, and servers need not find it out each time.
 ///
 /// Beside trailers, which HTTP/1.1 can only send behind a body of no stated length, it is their
 /// names: servers send none that are not announced (RFC 9110 §6.6.2).
@@ -273,24 +284,12 @@ fn announce_content(response: &mut StoredResponse) {
     }
 }
 
-/// Joins the chunks into a body of its own.
-///
-/// Small bodies are copied even when they are one chunk: it may be a corner of a large read buffer,
-/// which it would keep alive uncounted.
-fn joined(mut chunks: SmallVec<[Bytes; 4]>) -> Bytes {
-    const CORNER: usize = 64 << 10;
-    if chunks.len() <= 1
-        && chunks
-            .iter()
-            .all(|whole| whole.is_empty() || whole.len() > CORNER)
-    {
-        return chunks.pop().unwrap_or_default();
+/// Takes the body out of the buffer it grew in, without keeping what the buffer has left over.
+fn trimmed(body: BytesMut) -> Bytes {
+    match body.capacity() - body.len() <= body.len() / 8 {
+        true => body.freeze(),
+        false => Bytes::copy_from_slice(&body),
     }
-    let mut body = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
-    for chunk in chunks {
-        body.extend_from_slice(&chunk);
-    }
-    body.freeze()
 }
 
 /// Returns how long from its arrival a response can be of use: while it is fresh, in its stale

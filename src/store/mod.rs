@@ -62,7 +62,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///   limits of the layer.
 /// * Losing anything, at any time, costs misses and is never an error.
 ///
-/// The suite in [`conformance`](crate::store::conformance) (feature
+/// The suite in the module `conformance` (feature
 /// `test-util`) checks all this for any store.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns a short name for this store, used as the label of its tier: `memory`, `redis`.

@@ -458,9 +458,9 @@ async fn a_write_that_fails_without_an_answer_invalidates_for_it_may_have_been_d
         cache.get("/products").await;
         cache.get("/products/7").await;
         if panics {
-            origin.panic()
+            origin.panic();
         } else {
-            origin.fail()
+            origin.fail();
         }
         let service = cache.service();
         let write = service.oneshot(request(Method::PUT, "/products/7", &[]));

@@ -1,5 +1,11 @@
 //! What a whole cache does: a layer over a store, in front of a scripted handler.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::type_complexity,
+    reason = "the types of tables are those of their rows"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

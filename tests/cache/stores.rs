@@ -1,6 +1,6 @@
 //! A store that is down, slow or wrong fails no request, and no invalidation is forgotten.
 
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use http::Method;
@@ -235,7 +235,7 @@ async fn a_request_dropped_after_any_number_of_polls_leaves_nothing_behind() {
             let mut exchange = Box::pin(cache.fetch(request.clone()));
             for _ in 0..polls {
                 let mut context = Context::from_waker(Waker::noop());
-                if let Poll::Ready(_) = exchange.as_mut().poll(&mut context) {
+                if exchange.as_mut().poll(&mut context).is_ready() {
                     break;
                 }
             }

@@ -125,8 +125,9 @@ impl Answer {
     /// Returns what this cache, under its default name, says that it did.
     pub(crate) fn cache_status(&self) -> &str {
         let all = self.headers.get_all("cache-status").iter();
-        let own = all.filter_map(|line| line.to_str().ok()?.strip_prefix("tower-response-cache; "));
-        own.last().unwrap_or_default()
+        let mut own =
+            all.filter_map(|line| line.to_str().ok()?.strip_prefix("tower-response-cache; "));
+        own.next_back().unwrap_or_default()
     }
 
     pub(crate) fn text(&self) -> &str {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::Pipeline;
 use smallvec::SmallVec;
 
-use super::connection::{Exchange, Replies};
+use super::connection::{Exchange, Replies, get};
 use super::layout;
 use crate::epoch::{Epoch, Scope, ScopeKind, Stamp};
 use crate::error::{Error, ErrorKind};
@@ -113,7 +113,7 @@ impl Known {
 /// Asks for the epochs of scopes.
 pub(super) fn ask(commands: &mut Pipeline, namespace: &Namespace, scopes: &[Scope]) {
     for scope in scopes {
-        commands.cmd("GET").arg(layout::epoch(namespace, *scope));
+        commands.add_command(get(&layout::epoch(namespace, *scope)));
     }
 }
 
@@ -244,7 +244,7 @@ fn make(commands: &mut Pipeline, name: &str) -> Result<(), Error> {
     let new = StoredEpoch::random()?;
     let set = commands.cmd("SET").arg(name).arg(&new.to_bytes());
     set.arg("NX").arg("PX").arg(millis(new.ttl()));
-    commands.cmd("GET").arg(name);
+    commands.add_command(get(name));
     Ok(())
 }
 

@@ -12,8 +12,6 @@
 //! another key, pattern or cluster slot. The braces are the hash tags of Redis Cluster: responses,
 //! what varies and the epoch of the path share a slot; routes and tags spread over all of them.
 
-use std::fmt::{self, Write};
-
 use crate::entry::Variant;
 use crate::entry::codec::wire::Wire;
 use crate::epoch::{Scope, ScopeKind};
@@ -71,31 +69,60 @@ impl<'a> Place<'a> {
 
     /// Returns the name of what varies under the primary key.
     pub(super) fn variants(&self) -> String {
-        let Self {
-            namespace,
-            bucket,
-            primary,
-        } = self;
-        format!("hc1:{namespace}:y:{{b{bucket}}}{}", Base64(*primary))
+        self.name("y", self.primary)
     }
 
     /// Returns the name of a response.
     pub(super) fn entry(&self, digest: Digest) -> String {
-        let Self {
-            namespace, bucket, ..
-        } = self;
-        format!("hc1:{namespace}:e:{{b{bucket}}}{}", Base64(digest))
+        self.name("e", digest)
+    }
+
+    fn name(&self, kind: &str, digest: Digest) -> String {
+        let mut name = begin(self.namespace, kind);
+        push_bucket(&mut name, self.bucket);
+        name.push('}');
+        push_base64(&mut name, digest);
+        name
     }
 }
 
 /// Returns the name of a scope's epoch.
 pub(super) fn epoch(namespace: &Namespace, scope: Scope) -> String {
-    format!("hc1:{namespace}:v:{{{}}}", Label(scope))
+    scoped(namespace, "v", scope)
 }
 
 /// Returns the name of the mark that the invalidation of a tag leaves.
 pub(super) fn mark(namespace: &Namespace, tag: Scope) -> String {
-    format!("hc1:{namespace}:m:{{{}}}", Label(tag))
+    scoped(namespace, "m", tag)
+}
+
+fn scoped(namespace: &Namespace, kind: &str, scope: Scope) -> String {
+    let mut name = begin(namespace, kind);
+    match scope.kind() {
+        ScopeKind::Namespace => name.push('n'),
+        ScopeKind::Path => push_bucket(&mut name, bucket(scope.digest())),
+        ScopeKind::Route => {
+            name.push('r');
+            push_base64(&mut name, scope.digest());
+        }
+        ScopeKind::Tag => {
+            name.push('t');
+            push_base64(&mut name, scope.digest());
+        }
+    }
+    name.push('}');
+    name
+}
+
+/// Begins a name, with room for the rest. A hit takes several, so they are not formatted.
+fn begin(namespace: &Namespace, kind: &str) -> String {
+    const LONGEST: &str = "hc1::k:{b16383}0123456789012345678901";
+    let namespace = namespace.as_str();
+    let mut name = String::with_capacity(LONGEST.len().saturating_add(namespace.len()));
+    for part in ["hc1:", namespace, ":", kind, ":{"] {
+        name.push_str(part);
+    }
+    name
 }
 
 /// Paths share 16,384 epochs, as many as a cluster has slots.
@@ -103,39 +130,23 @@ fn bucket([high, low, ..]: Digest) -> u16 {
     u16::from_be_bytes([high, low]) % 16_384
 }
 
-/// What tells a scope from others.
-struct Label(Scope);
-
-impl fmt::Display for Label {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digest = self.0.digest();
-        match self.0.kind() {
-            ScopeKind::Namespace => f.write_char('n'),
-            ScopeKind::Path => write!(f, "b{}", bucket(digest)),
-            ScopeKind::Route => write!(f, "r{}", Base64(digest)),
-            ScopeKind::Tag => write!(f, "t{}", Base64(digest)),
-        }
-    }
+fn push_bucket(name: &mut String, bucket: u16) {
+    name.push('b');
+    name.push_str(itoa::Buffer::new().format(bucket));
 }
 
-/// A digest in 22 letters (RFC 4648 §5, without padding).
-struct Base64(Digest);
-
-impl fmt::Display for Base64 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const LETTERS: &[u8; 64] =
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        let bits = u128::from_be_bytes(self.0);
-        // The last letter has two bits of the digest and four of padding.
-        let sextets = (0..21)
-            .map(|place| bits >> (122 - 6 * place))
-            .chain([bits << 4]);
-        for sextet in sextets {
-            let place = usize::try_from(sextet & 63).unwrap_or_default();
-            f.write_char(char::from(LETTERS.get(place).copied().unwrap_or_default()))?;
-        }
-        Ok(())
-    }
+/// Writes a digest in 22 letters (RFC 4648 §5, without padding).
+fn push_base64(name: &mut String, digest: Digest) {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let bits = u128::from_be_bytes(digest);
+    // The last letter has two bits of the digest and four of padding.
+    let sextets = (0..21)
+        .map(|place| bits >> (122 - 6 * place))
+        .chain([bits << 4]);
+    name.extend(sextets.map(|sextet| {
+        let place = usize::try_from(sextet & 63).unwrap_or_default();
+        char::from(LETTERS.get(place).copied().unwrap_or_default())
+    }));
 }
 
 #[cfg(test)]
@@ -148,7 +159,9 @@ mod tests {
     use crate::entry::StoredResponse;
 
     fn base64(digest: Digest) -> String {
-        Base64(digest).to_string()
+        let mut letters = String::new();
+        push_base64(&mut letters, digest);
+        letters
     }
 
     #[test]

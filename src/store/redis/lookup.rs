@@ -10,7 +10,7 @@ use bytes::Bytes;
 use redis::Pipeline;
 use smallvec::SmallVec;
 
-use super::connection::{Exchange, Replies};
+use super::connection::{Exchange, Replies, get};
 use super::epochs::{self, Known};
 use super::layout::{Digest, Place};
 use super::memo::Memo;
@@ -116,8 +116,8 @@ impl<'a> Lookup<'a> {
     async fn guess(&mut self) -> Result<(Digest, Entry, Option<Arc<Variants>>), Error> {
         let hint = self.hints.variants.recall(&self.place.primary());
         let guess = self.wanted_digest(hint.as_ref().map(|(_, variants)| &**variants));
-        let mut commands = Pipeline::new();
-        commands.cmd("GET").arg(self.place.variants());
+        let mut commands = Pipeline::with_capacity(self.scopes.len().saturating_add(2));
+        commands.add_command(get(&self.place.variants()));
         epochs::ask(&mut commands, self.wanted.namespace, self.scopes);
         let tags = self.ask(&mut commands, guess);
         let mut replies = self.exchange.send(&commands).await?;
@@ -161,7 +161,7 @@ impl<'a> Lookup<'a> {
     /// Asks for a response and for the tags that it had last time, which are returned.
     fn ask(&self, commands: &mut Pipeline, digest: Digest) -> Tags {
         let tags = self.hints.tags.recall(&digest).unwrap_or_default();
-        commands.cmd("GET").arg(self.place.entry(digest));
+        commands.add_command(get(&self.place.entry(digest)));
         epochs::ask(commands, self.wanted.namespace, &tags);
         tags
     }

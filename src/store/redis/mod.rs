@@ -28,7 +28,7 @@ use redis::Pipeline;
 
 use self::builder::Limits;
 pub use self::builder::RedisStoreBuilder;
-use self::connection::Connection;
+use self::connection::{Connection, get};
 use self::layout::Place;
 use self::lookup::{Hints, Lookup};
 use super::{BoxFuture, Fill, Found, Kept, Store, Wanted};
@@ -195,7 +195,7 @@ impl Shared {
         let place = Place::of(&namespace, &response.key, scopes);
         let name = place.entry(place.digest(&response.variant));
         let mut commands = Pipeline::new();
-        commands.cmd("GET").arg(&name);
+        commands.add_command(get(&name));
         let mut exchange = self.data.begin(self.limits.write)?;
         let Some(entry) = exchange.send(&commands).await?.bytes()? else {
             return Ok(());

@@ -6,7 +6,7 @@ use bytes::BufMut;
 use redis::{Cmd, Pipeline, RedisWrite};
 
 use super::Shared;
-use super::connection::{Exchange, Replies};
+use super::connection::{Exchange, Replies, get};
 use super::epochs::{self, EPOCH_TTL, Known, millis};
 use super::layout::Place;
 use super::variants::Variants;
@@ -77,7 +77,7 @@ impl Shared {
         epochs::ask(&mut commands, &fill.namespace, &scopes);
         epochs::ask_late(&mut commands, &fill.namespace, &fill.late)?;
         if varies {
-            commands.cmd("GET").arg(place.variants());
+            commands.add_command(get(&place.variants()));
             commands.cmd("PTTL").arg(place.variants());
         }
         let mut replies = exchange.send(&commands).await?;

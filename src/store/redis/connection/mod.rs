@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use redis::aio::MultiplexedConnection;
-use redis::{Pipeline, Value};
+use redis::{Cmd, Pipeline, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -206,6 +206,14 @@ impl Exchange<'_> {
             }
         }
     }
+}
+
+/// Makes the command that reads what stands under a name, in memory of the right size.
+pub(crate) fn get(name: &str) -> Cmd {
+    const GET: &str = "GET";
+    let mut command = Cmd::with_capacity(2, GET.len().saturating_add(name.len()));
+    command.arg(GET).arg(name);
+    command
 }
 
 impl Server {
