@@ -2,25 +2,33 @@
 
 use http::HeaderMap;
 
-use super::Exchange;
+use super::{Engine, Exchange};
 use crate::epoch::Captured;
 use crate::error::{Error, ErrorKind};
+use crate::invalidation::Unconfirmed;
 use crate::reason::Miss;
 use crate::store::{Found, Outcome, Wanted};
 
-impl Exchange {
-    /// Asks the store, unless it has told already. What it found and the journal refuses counts as
-    /// invalidated.
-    pub(super) async fn look_up(&mut self, request: &HeaderMap) -> Result<Found, Miss> {
-        let mut found = match self.peeked.take() {
-            Some(found) => found,
-            None => self.ask_store(request).await?,
-        };
+impl Engine {
+    /// Takes out of what was found what the journal refuses: what it knew before the store was
+    /// asked, and what it knows now.
+    pub(super) fn without_invalidated(&self, mut found: Found, before: &Unconfirmed) -> Found {
         if let Outcome::Response(stored) = &found.outcome
-            && self.engine.journal.blocks(stored.stamp())
+            && (before.blocks(stored.stamp()) || self.journal.unconfirmed().blocks(stored.stamp()))
         {
             found.outcome = Outcome::Invalidated;
         }
+        found
+    }
+}
+
+impl Exchange {
+    /// Asks the store, unless it has told already.
+    pub(super) async fn look_up(&mut self, request: &HeaderMap) -> Result<Found, Miss> {
+        let found = match self.peeked.take() {
+            Some(found) => found,
+            None => self.ask_store(request).await?,
+        };
         if matches!(found.outcome, Outcome::Damaged) {
             self.engine.metrics.entry_damaged();
         }
@@ -48,7 +56,9 @@ impl Exchange {
             fields: request,
             clock: &self.engine.options.clock,
         };
+        let before = self.engine.journal.unconfirmed();
         let found = self.engine.store.lookup(wanted, &self.scopes).await;
+        let found = found.map(|found| self.engine.without_invalidated(found, &before));
         found.map_err(|error| {
             self.store_failed(&error, "lookup");
             match error.kind() {

@@ -131,12 +131,13 @@ impl Engine {
             fields: request.headers(),
             clock: &self.options.clock,
         };
+        let before = self.journal.unconfirmed();
         let found = self.store.peek(&wanted);
+        let found = found.map(|found| self.without_invalidated(found, &before));
         if let Some(Found {
             outcome: Outcome::Response(stored),
             ..
         }) = &found
-            && !self.journal.blocks(stored.stamp())
         {
             let policy = self.policy(matched.map(|matched| &**matched.route));
             let decision = decide::on_stored(

@@ -33,8 +33,8 @@ pub(crate) struct Journal {
 
 #[derive(Debug, Default)]
 struct Pending {
-    /// Each scope with the number of its latest invalidation.
-    scopes: HashMap<Scope, u64>,
+    /// Each scope with the number of its latest invalidation; copied when it changes under a reader.
+    scopes: Arc<HashMap<Scope, u64>>,
     numbers: u64,
     delivering: bool,
 }
@@ -54,15 +54,10 @@ impl Journal {
         self.length.load(Ordering::Acquire)
     }
 
-    /// Whether something with this stamp has been invalidated though the store may not know.
-    pub(crate) fn blocks(&self, stamp: &Stamp) -> bool {
-        if self.len() == 0 {
-            return false;
-        }
-        let pending = self.pending.lock();
-        stamp
-            .iter()
-            .any(|(scope, _)| pending.scopes.contains_key(&scope))
+    /// Returns what the store has not confirmed by now.
+    pub(crate) fn unconfirmed(&self) -> Unconfirmed {
+        let any = self.len() > 0;
+        Unconfirmed(any.then(|| Arc::clone(&self.pending.lock().scopes)))
     }
 
     /// Invalidates `scopes`: here at once, and in the store.
@@ -96,7 +91,7 @@ impl Journal {
     fn enter(&self, scopes: &[Scope]) -> Vec<(Scope, u64)> {
         let mut pending = self.pending.lock();
         if pending.scopes.len().saturating_add(scopes.len()) > MAX_PENDING {
-            pending.scopes.clear();
+            pending.scopes = Arc::default();
             pending.enter(Scope::namespace(self.namespace.as_str()));
         }
         let entered = scopes.iter().map(|scope| pending.enter(*scope)).collect();
@@ -107,9 +102,10 @@ impl Journal {
     /// Takes scopes off, but for those that were invalidated again in the meantime.
     fn confirm(&self, told: &[(Scope, u64)]) {
         let mut pending = self.pending.lock();
+        let scopes = Arc::make_mut(&mut pending.scopes);
         for (scope, number) in told {
-            if pending.scopes.get(scope) == Some(number) {
-                pending.scopes.remove(scope);
+            if scopes.get(scope) == Some(number) {
+                scopes.remove(scope);
             }
         }
         self.length.store(pending.scopes.len(), Ordering::Release);
@@ -131,8 +127,25 @@ impl Journal {
 impl Pending {
     fn enter(&mut self, scope: Scope) -> (Scope, u64) {
         self.numbers += 1;
-        self.scopes.insert(scope, self.numbers);
+        Arc::make_mut(&mut self.scopes).insert(scope, self.numbers);
         (scope, self.numbers)
+    }
+}
+
+/// What a store had not confirmed at one time; nothing, and free of cost, but in bad weather.
+///
+/// Taken before the store is asked. What is found there may have been read before a delivery that
+/// has come to its end since, so that only this knows of the invalidation.
+#[derive(Clone, Debug)]
+pub(crate) struct Unconfirmed(Option<Arc<HashMap<Scope, u64>>>);
+
+impl Unconfirmed {
+    /// Whether something with this stamp has been invalidated though the store may not know.
+    pub(crate) fn blocks(&self, stamp: &Stamp) -> bool {
+        let Self(scopes) = self;
+        scopes
+            .as_ref()
+            .is_some_and(|scopes| stamp.iter().any(|(scope, _)| scopes.contains_key(&scope)))
     }
 }
 

@@ -7,7 +7,7 @@
 
 mod journal;
 
-pub(crate) use self::journal::Journal;
+pub(crate) use self::journal::{Journal, Unconfirmed};
 
 /// What became of an invalidation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

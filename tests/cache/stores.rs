@@ -165,6 +165,26 @@ async fn an_invalidation_that_the_store_does_not_take_is_queued_and_holds_here_a
     }
 }
 
+#[tokio::test]
+async fn what_a_look_up_found_before_an_invalidation_was_delivered_is_refused_after_it() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    cache.get("/a").await;
+    settle().await;
+    store.break_down(Operation::Invalidate, Fault::Fails(ErrorKind::Unavailable));
+    let _ = cache.handle().invalidate(Target::uri("/a")).await.unwrap();
+    // The look-up waits twice: before it is done, and with what it found in its hands.
+    let mut read = Box::pin(cache.get("/a"));
+    for _ in 0..2 {
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(read.as_mut().poll(&mut context).is_pending());
+    }
+    store.recover();
+    let outcome = cache.handle().invalidate(Target::uri("/a")).await.unwrap();
+    assert_eq!(outcome, Invalidated::Applied);
+    assert_eq!(read.await.text(), "2");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_write_is_answered_though_its_invalidation_is_queued() {
     let (store, origin) = (Double::new(), Origin::counting(&[]));
