@@ -27,6 +27,11 @@ use crate::semantics::vary::Vary;
 const MAX_TAGS: usize = 64;
 const MAX_TAG_LENGTH: usize = 128;
 
+/// For how long a stale response that can be validated is kept.
+const VALIDATION_WINDOW: Duration = Duration::from_secs(3600);
+/// The longest that anything is kept.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// A response that may be stored.
 #[derive(Debug)]
 pub(super) struct Admission {
@@ -37,8 +42,8 @@ pub(super) struct Admission {
     /// Tags that only the response names.
     pub(super) late: SmallVec<[Scope; 2]>,
     pub(super) max_body: u64,
-    /// For how long past its lifetime it may stand in for a handler that is away.
-    pub(super) leniency: Duration,
+    /// How long it can be of use.
+    pub(super) retain: Duration,
     /// Whether the cache gives it an entity-tag.
     pub(super) tag: bool,
 }
@@ -83,6 +88,7 @@ impl Exchange {
         let max_body = self.refuse_large(head, least)?;
         let late = self.late_tags(&head.headers, told)?;
 
+        let retain = self.retention(&head.headers, &terms);
         let tag = self.address_clients(head, &terms);
         let mut fields = stored_fields(&head.headers, &binding.directives, arrival.response_time);
         respond::prepare(&mut fields);
@@ -94,7 +100,7 @@ impl Exchange {
             terms,
             late,
             max_body,
-            leniency: self.leniency().unreachable,
+            retain,
             tag,
         })
     }
@@ -207,6 +213,25 @@ impl Exchange {
             return Err(Refusal::BodyTooLarge);
         }
         Ok(max_body)
+    }
+
+    /// Returns how long from its arrival a response can be of use: while it is fresh, in its stale
+    /// windows, while it may stand in for the handler, and, if the handler can confirm it, a while
+    /// longer.
+    fn retention(&self, headers: &HeaderMap, terms: &Terms) -> Duration {
+        let validates = headers.contains_key(ETAG) || terms.last_modified.is_some();
+        let windows = [
+            terms.stale_while_revalidate,
+            terms.stale_if_error,
+            Some(self.leniency().unreachable),
+            (validates && self.policy().validate).then_some(VALIDATION_WINDOW),
+        ];
+        let window = windows.into_iter().flatten().max().unwrap_or_default();
+        terms
+            .lifetime
+            .saturating_sub(terms.initial_age)
+            .saturating_add(window)
+            .min(LONGEST)
     }
 
     /// Returns the scopes of the tags that the handler and, where the rule trusts them, the

@@ -12,6 +12,7 @@ use crate::reason::Miss;
 use crate::rules::Policy;
 use crate::semantics::freshness::Basis;
 use crate::semantics::reuse::{self, Allowance, Reuse};
+use crate::semantics::targeted::Binding;
 
 /// What to do with the stored response that a request selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +75,14 @@ pub(super) fn on_stored(
 }
 
 /// Says why a response that only the rule calls cacheable is not for this requester: it was made
-/// for somebody without the identity that this request shows.
+/// for somebody without the identity that this request shows, and does not say that anybody may
+/// have it.
 fn foreign(stored: &StoredResponse, facts: &Facts, policy: &Policy) -> Option<Miss> {
-    match stored.terms.basis {
-        Basis::Assigned if facts.authorization => Some(Miss::Authorization),
-        Basis::Assigned if facts.cookie && !policy.shared_despite_cookies => Some(Miss::Cookie),
-        _ => None,
-    }
+    let reason = match stored.terms.basis {
+        Basis::Assigned if facts.authorization => Miss::Authorization,
+        Basis::Assigned if facts.cookie && !policy.shared_despite_cookies => Miss::Cookie,
+        _ => return None,
+    };
+    let binding = Binding::of(&stored.fields, &policy.targeted_fields);
+    (!binding.directives.public).then_some(reason)
 }

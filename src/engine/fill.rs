@@ -20,13 +20,7 @@ use crate::epoch::{Captured, Scope, Stamp};
 use crate::reason::{Miss, Refusal};
 use crate::semantics::cache_status::Handling;
 use crate::semantics::etag;
-use crate::semantics::freshness::Terms;
 use crate::store::{Fill, Kept};
-
-/// For how long a stale response that can be validated is kept.
-const VALIDATION_WINDOW: Duration = Duration::from_secs(3600);
-/// The longest that anything is kept.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Copies a response on its way to the client, and stores it once it is whole.
 ///
@@ -54,7 +48,7 @@ struct Recording {
     late: SmallVec<[Scope; 2]>,
     tag: bool,
     max_body: u64,
-    leniency: Duration,
+    retain: Duration,
     announced: Option<u64>,
     /// A copy: the frames may be corners of large read buffers, or a million of one byte each.
     body: BytesMut,
@@ -91,7 +85,7 @@ impl Recorder {
                 late: admission.late,
                 tag: admission.tag,
                 max_body: admission.max_body,
-                leniency: admission.leniency,
+                retain: admission.retain,
                 body: BytesMut::new(),
             })),
         }
@@ -215,19 +209,19 @@ impl Recording {
             _ => response.clone(),
         };
         self.engine
-            .keep(self.route, whole, self.leniency, self.captured, late);
+            .keep(self.route, whole, self.retain, self.captured, late);
         response
     }
 }
 
 impl Engine {
-    /// Gives a response to the store, for so long past its lifetime at least: at once where the
-    /// store need not wait, else in a task.
+    /// Gives a response to the store for so long: at once where the store need not wait, else in a
+    /// task.
     pub(super) fn keep(
         self: &Arc<Self>,
         route: Option<usize>,
         response: StoredResponse,
-        leniency: Duration,
+        retain: Duration,
         captured: Captured,
         late: SmallVec<[Scope; 2]>,
     ) {
@@ -235,7 +229,7 @@ impl Engine {
         let length = response.body.len();
         let fill = Fill {
             namespace: self.options.namespace.clone(),
-            retain: retention(&response, leniency),
+            retain,
             response,
             captured,
             late,
@@ -290,26 +284,4 @@ fn trimmed(body: BytesMut) -> Bytes {
         true => body.freeze(),
         false => Bytes::copy_from_slice(&body),
     }
-}
-
-/// Returns how long from its arrival a response can be of use: while it is fresh, in its stale
-/// windows, while it may stand in for the handler, and, if the handler can confirm it, a while
-/// longer.
-fn retention(response: &StoredResponse, leniency: Duration) -> Duration {
-    let Terms {
-        lifetime,
-        initial_age,
-        ..
-    } = response.terms;
-    let windows = [
-        response.terms.stale_while_revalidate,
-        response.terms.stale_if_error,
-        Some(leniency),
-        response.is_validatable().then_some(VALIDATION_WINDOW),
-    ];
-    let window = windows.into_iter().flatten().max().unwrap_or_default();
-    lifetime
-        .saturating_sub(initial_age)
-        .saturating_add(window)
-        .min(LONGEST)
 }

@@ -87,7 +87,9 @@ impl Forward {
     /// Makes the request ask what the cache wants to know, and notes when it is sent.
     pub(crate) fn prepare(&mut self, request: &mut HeaderMap) {
         self.client = request.clone();
-        self.nominated.retain(|stored| nominee(stored).is_some());
+        let validates = self.exchange.policy().validate;
+        self.nominated
+            .retain(|stored| validates && nominee(stored).is_some());
         let nominees: SmallVec<[Nominee<'_>; 1]> = self
             .nominated
             .iter()
@@ -298,10 +300,9 @@ impl Forward {
                     // The answer need not repeat the tags that the handler gave the content.
                     late.extend(tags_of(stored));
                     let route = exchange.route.as_ref().map(|route| route.index);
-                    let leniency = admission.leniency;
                     exchange
                         .engine
-                        .keep(route, renewed.clone(), leniency, captured, late);
+                        .keep(route, renewed.clone(), admission.retain, captured, late);
                 }
             }
             Err(refusal) => {

@@ -119,12 +119,6 @@ impl StoredResponse {
         self.terms.age(now.saturating_duration_since(self.received))
     }
 
-    /// Whether the handler can say that it still holds (RFC 9111 §4.3.1).
-    pub(crate) fn is_validatable(&self) -> bool {
-        self.terms.last_modified.is_some()
-            || self.tagged == Tagged::ByOrigin && self.fields.contains_key(ETAG)
-    }
-
     fn candidate(&self) -> vary::Candidate<'_> {
         vary::Candidate {
             vary: &self.variant.vary,

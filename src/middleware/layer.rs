@@ -55,7 +55,7 @@ impl CacheLayer {
 
     /// Sets the rules: what is cached for how long, and what a write invalidates.
     ///
-    /// Default: none. A policy that was set before stays in force.
+    /// Default: none. They bring their policy with them.
     pub fn rules(self, rules: Rules) -> Self {
         self.configured(|options| options.rules = rules)
     }
