@@ -257,6 +257,14 @@ async fn what_says_that_anybody_may_have_it_is_shared_by_all() {
             );
         }
     }
+    // The rule may give the lifetime.
+    let cache = Cache::new(
+        &Origin::counting(&[("cache-control", "public")]),
+        everywhere(ttl(10)),
+    );
+    for asks in [REQUESTERS, REQUESTERS].iter().flatten() {
+        assert_eq!(cache.get_with("/a", asks).await.text(), "1", "{asks:?}");
+    }
 }
 
 #[tokio::test]

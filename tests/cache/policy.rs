@@ -1,12 +1,14 @@
 //! What is kept for how long, and what clients are told of it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 use tower::ServiceExt;
-use tower_response_cache::{CacheFor, NoStore, Policy, Rule, Rules, Tags, Target};
+use tower_response_cache::{CacheFor, CacheLayer, NoStore, Policy, Rule, Rules, Tags, Target};
 
-use crate::support::{Cache, Origin, everywhere, get, request, response, status, stream, ttl};
+use crate::support::{
+    Cache, Origin, everywhere, get, request, response, settle, status, stream, ttl,
+};
 
 #[tokio::test]
 async fn a_response_is_stored_for_the_ttl_of_its_route() {
@@ -534,6 +536,132 @@ async fn a_policy_can_be_set_on_the_layer_and_on_a_rule() {
     cache.get("/guarded").await;
     let answer = cache.get("/guarded").await;
     assert_eq!(answer.cache_status(), "fwd=uri-miss; detail=set-cookie");
+}
+
+#[tokio::test]
+async fn rules_bring_their_policy_and_the_layer_may_replace_it() {
+    let fields = [("set-cookie", "a=1"), ("cache-control", "max-age=60")];
+    let stored = async |change: fn(CacheLayer) -> CacheLayer| {
+        let origin = Origin::counting(&fields);
+        let rules = Rules::builder().policy(Policy::rfc9111());
+        let cache = Cache::new(&origin, rules).with(change);
+        cache.get("/a").await;
+        cache.get("/a").await.text() == "1"
+    };
+    assert!(stored(|layer| layer).await);
+    assert!(!stored(|layer| layer.policy(Policy::guarded())).await);
+    assert!(!stored(|layer| layer.policy(Policy::rfc9111()).rules(Rules::default())).await);
+}
+
+#[tokio::test]
+async fn statuses_that_the_rule_names_are_stored() {
+    let origin = Origin::new(|_| status(404, &[], "none"));
+    let cache = Cache::new(
+        &origin,
+        everywhere(ttl(60).statuses([StatusCode::NOT_FOUND])),
+    );
+    for _ in 0..2 {
+        let answer = cache.get("/a").await;
+        assert_eq!((answer.status.as_u16(), answer.text()), (404, "none"));
+    }
+    assert_eq!(origin.calls(), 1);
+    let etag = cache.get("/a").await.header("etag").to_owned();
+    let answer = cache.get_with("/a", &[("if-none-match", &etag)]).await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND, "an error has no 304");
+}
+
+#[tokio::test]
+async fn a_policy_can_do_without_validation() {
+    let origin = Origin::counting(&[("etag", "\"v\"")]);
+    let policy = Policy::guarded().validate(false);
+    let cache = Cache::new(&origin, everywhere(ttl(10).policy(policy)));
+    cache.get("/a").await;
+    cache.advance(11);
+    assert_eq!(cache.handle().stats().store.responses, 0, "of no more use");
+    assert_eq!(cache.get("/a").await.text(), "2");
+    assert_eq!(origin.last().header("if-none-match"), "");
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_jumps_neither_revives_nor_kills() {
+    let origin = Origin::counting(&[]);
+    let cache = Cache::new(&origin, everywhere(ttl(60)));
+    cache.get("/a").await;
+    let year = Duration::from_secs(365 * 24 * 3600);
+    let now = SystemTime::now();
+    for wall in [
+        now + year,
+        now - year,
+        SystemTime::UNIX_EPOCH,
+        SystemTime::UNIX_EPOCH - year,
+    ] {
+        cache.clock.set_wall(wall);
+        assert_eq!(
+            cache.get("/a").await.cache_status(),
+            "hit; ttl=60",
+            "C7, R14"
+        );
+        cache.get(&format!("/{}", origin.calls())).await;
+    }
+    cache.advance(60);
+    assert!(
+        cache.get("/a").await.cache_status().starts_with("fwd"),
+        "C7, R14"
+    );
+}
+
+#[tokio::test]
+async fn a_response_with_very_many_fields_passes_as_it_is() {
+    let origin = Origin::new(|_| {
+        let mut response = response(&[], "body");
+        for n in 0..10_000 {
+            response.headers_mut().append("x-many", n.into());
+        }
+        response
+    });
+    let cache = Cache::new(&origin, everywhere(ttl(60)));
+    for calls in 1..3 {
+        let answer = cache.get("/a").await;
+        let many = answer.headers.get_all("x-many").iter();
+        assert!(
+            many.eq((0..10_000)
+                .map(http::HeaderValue::from)
+                .collect::<Vec<_>>()
+                .iter())
+        );
+        assert_eq!(origin.calls(), calls, "H9: over the limit, so not stored");
+    }
+}
+
+#[tokio::test]
+async fn a_response_has_64_tags_at_most() {
+    for (count, stored) in [(63, true), (64, false)] {
+        let origin = Origin::new(move |call| {
+            let mut response = response(&[], call.number.to_string());
+            let tags = Tags::new((0..count).map(|n| format!("tag {n}")));
+            response.extensions_mut().insert(tags);
+            response
+        });
+        let cache = Cache::new(&origin, everywhere(ttl(60).tag("one more")));
+        cache.get("/a").await;
+        assert_eq!(cache.get("/a").await.text() == "1", stored, "R9: {count}");
+    }
+}
+
+#[test]
+fn one_cache_serves_several_runtimes() {
+    let origin = Origin::counting(&[("cache-control", "max-age=10, stale-while-revalidate=60")]);
+    let cache = Cache::new(&origin, everywhere(ttl(60)));
+    // Missed, stale and refreshed, and hit, each elsewhere.
+    for (text, seconds) in [("1", 11), ("1", 0), ("2", 0)] {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(async {
+            assert_eq!(cache.get("/a").await.text(), text, "C6");
+            settle().await;
+        });
+        cache.advance(seconds);
+    }
+    assert_eq!(origin.calls(), 2);
 }
 
 #[tokio::test]
