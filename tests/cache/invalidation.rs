@@ -423,6 +423,34 @@ async fn a_hundred_slow_misses_never_bring_back_what_was_invalidated() {
     assert!(cache.handle().stats().route("/{*path}").unwrap().refusals["invalidated"] >= 800);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn writers_and_readers_on_all_threads_read_what_was_written() {
+    let (_, origin) = database();
+    let cache = Arc::new(Cache::new(&origin, everywhere(ttl(60))));
+    let tasks: Vec<_> = (0..8)
+        .map(|task| {
+            let cache = Arc::clone(&cache);
+            tokio::spawn(async move {
+                for round in 0..300 {
+                    if (round + task) % 4 == 0 {
+                        let written = cache.method("PUT", "/a").await;
+                        let written: usize = written.text().parse().unwrap();
+                        let read: usize = cache.get("/a").await.text().parse().unwrap();
+                        assert!(read >= written, "{read} after {written} was written");
+                    } else {
+                        cache.get("/a").await;
+                        tokio::task::yield_now().await;
+                    }
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(cache.handle().stats().hits() > 0);
+}
+
 #[tokio::test]
 async fn a_write_whose_client_goes_away_is_still_an_invalidation() {
     for polls in 1..12 {

@@ -6,8 +6,8 @@ use std::future::{Future, Ready, pending, ready};
 use std::marker::PhantomPinned;
 use std::mem::size_of;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use http_body_util::Full;
 use tower::buffer::BufferLayer;
 use tower::limit::{ConcurrencyLimitLayer, RateLimitLayer};
 use tower::load_shed::{LoadShedLayer, error::Overloaded};
+use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_response_cache::{
     CacheHandle, CacheLayer, CacheService, MemoryStore, ResponseBody, ResponseFuture, Rule, Rules,
@@ -423,6 +424,36 @@ async fn a_layer_fits_an_axum_router_and_a_single_route() {
 
 fn axum_get(uri: &str) -> Request<axum::body::Body> {
     Request::get(uri).body(axum::body::Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn a_handler_may_ask_the_cache_that_it_stands_behind() {
+    type Inner = BoxCloneSyncService<Request<Full<Bytes>>, Response<Body>, Broken>;
+    let front: Arc<OnceLock<CacheService<Inner>>> = Arc::default();
+    let cache = Arc::clone(&front);
+    let handler = service_fn(move |request: Request<Full<Bytes>>| {
+        let cache = Arc::clone(&cache);
+        async move {
+            let next = match request.uri().path() {
+                "/a" => "/b",
+                "/b" => "/a?again",
+                _ => return Ok(response(&[], "the end")),
+            };
+            let next = match request.uri().query() {
+                Some(_) => "/c",
+                None => next,
+            };
+            let service = cache.get().expect("it is set").clone();
+            let answer = Box::pin(service.oneshot(get(next))).await?;
+            Ok(response(&[], Answer::read(answer).await.body))
+        }
+    });
+    let service = layer().layer(BoxCloneSyncService::new(handler));
+    front.set(service.clone()).expect("it is set once");
+    for _ in 0..2 {
+        let answer = service.clone().oneshot(get("/a")).await.unwrap();
+        assert_eq!(Answer::read(answer).await.text(), "the end", "H7");
+    }
 }
 
 #[tokio::test]
