@@ -118,8 +118,8 @@ impl CacheHandle {
         self.engine.store().check().await
     }
 
-    /// Finishes what is being stored and closes the store; requests pass through from then on,
-    /// uncached.
+    /// Finishes what is being stored and refreshed, and closes the store: without its connections
+    /// it finds nothing more, and requests pass through.
     ///
     /// Returns whether everything was finished within `limit`.
     pub async fn shutdown(&self, limit: Duration) -> bool {

@@ -21,6 +21,10 @@ use crate::store::Store;
 /// [`handle`](Self::handle) last: each of the configuring methods makes a cache of its own over the
 /// same store.
 ///
+/// The cache knows a request by the URI that reaches it. Inside a nested router that is not all of
+/// the URI: axum takes the prefix off. Put the layer around the outer router, or give each nested
+/// one a [`namespace`](Self::namespace) of its own; two that share one answer for each other.
+///
 /// # Examples
 ///
 /// ```
