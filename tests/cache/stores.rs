@@ -218,6 +218,31 @@ async fn everything_invalidated_while_the_store_is_away_is_one_thing_to_tell() {
     assert_eq!(cache.get("/a").await.text(), "2");
 }
 
+#[tokio::test(start_paused = true)]
+async fn very_many_invalidations_that_wait_become_one_of_everything() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    cache.get("/a").await;
+    settle().await;
+    store.break_down(Operation::Invalidate, Fault::Fails(ErrorKind::Unavailable));
+    let handle = cache.handle();
+    for n in 0..100_001 {
+        let _ = handle
+            .invalidate(Target::tag(format!("tag {n}")))
+            .await
+            .unwrap();
+    }
+    assert!(handle.stats().store.invalidations_pending < 10, "R9");
+    assert_eq!(
+        cache.get("/a").await.text(),
+        "2",
+        "more than asked for, never less"
+    );
+    store.recover();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(handle.stats().store.invalidations_pending, 0);
+}
+
 #[tokio::test]
 async fn a_caller_that_does_not_wait_for_an_invalidation_has_it_all_the_same() {
     let (store, origin) = (Double::new(), Origin::counting(&[]));

@@ -457,6 +457,31 @@ async fn a_handler_may_ask_the_cache_that_it_stands_behind() {
 }
 
 #[tokio::test]
+async fn nested_routers_have_a_namespace_each() {
+    let cache = layer();
+    let version = |text: &'static str| {
+        let namespace = text.parse().unwrap();
+        let routes = Router::new().route("/a", axum::routing::get(async move || text));
+        routes.layer(cache.clone().namespace(namespace))
+    };
+    let app = Router::new()
+        .nest("/v1", version("v1"))
+        .nest("/v2", version("v2"));
+    for (uri, text) in [
+        ("/v1/a", "v1"),
+        ("/v2/a", "v2"),
+        ("/v1/a", "v1"),
+        ("/v2/a", "v2"),
+    ] {
+        let answer = app.clone().oneshot(axum_get(uri)).await.unwrap();
+        let body = http_body_util::BodyExt::collect(answer.into_body())
+            .await
+            .unwrap();
+        assert_eq!(body.to_bytes(), text);
+    }
+}
+
+#[tokio::test]
 async fn a_cache_over_a_cache_is_two_caches() {
     let origin = Origin::counting(&[]);
     let inner = layer().cache_status("inner").layer(origin.clone());
