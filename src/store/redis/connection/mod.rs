@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisResult, Value};
+use redis::{Cmd, Pipeline, RedisResult, ToRedisArgs, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -191,8 +191,8 @@ impl Exchange<'_> {
         }
         let reply = self.handle.send_packed_command(names.command());
         let outcome = timeout_at(self.deadline.into(), reply).await;
-        let values = self.shared.received(outcome, slice::from_ref)?;
-        Replies::new(vec![values]).array()
+        let reply = self.shared.received(outcome, slice::from_ref)?;
+        Replies::of_array(Some(reply))
     }
 
     /// Sends commands in one piece and waits for all replies.
@@ -217,12 +217,9 @@ impl Exchange<'_> {
     }
 }
 
-/// Makes the command that reads what stands under a name, in memory of the right size.
-pub(crate) fn get(name: &str) -> Cmd {
-    const GET: &str = "GET";
-    let mut command = Cmd::with_capacity(2, GET.len().saturating_add(name.len()));
-    command.arg(GET).arg(name);
-    command
+/// Makes the command that reads what stands under a name.
+pub(crate) fn get(name: &impl ToRedisArgs) -> Cmd {
+    redis::cmd("GET").arg(name).take()
 }
 
 impl Server {
