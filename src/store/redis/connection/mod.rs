@@ -14,7 +14,7 @@ mod upkeep;
 use std::fmt;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -60,6 +60,8 @@ struct Shared {
     alarm: Notify,
     /// Whether the server said that it takes no writes.
     read_only: AtomicBool,
+    /// How many exchanges are under way.
+    exchanges: AtomicUsize,
 }
 
 enum State {
@@ -108,6 +110,7 @@ impl Connection {
             stage: watch::Sender::new(Stage::Running),
             alarm: Notify::new(),
             read_only: AtomicBool::new(false),
+            exchanges: AtomicUsize::new(0),
         });
         let upkeep = Upkeep::new(Arc::clone(&shared));
         let task = runtime.spawn(upkeep.run(link)).abort_handle();
@@ -127,11 +130,14 @@ impl Connection {
             return Err(server.away("it does not answer; its circuit breaker is open"));
         }
         match &**self.shared.state.load() {
-            State::Up(handle) => Ok(Exchange {
-                shared: &self.shared,
-                handle: handle.clone(),
-                deadline: server.clock.now() + limit,
-            }),
+            State::Up(handle) => {
+                self.shared.exchanges.fetch_add(1, Ordering::Relaxed);
+                Ok(Exchange {
+                    shared: &self.shared,
+                    handle: handle.clone(),
+                    deadline: server.clock.now() + limit,
+                })
+            }
             State::Down(reason) => Err(server.away(reason)),
         }
     }
@@ -214,6 +220,12 @@ impl Exchange<'_> {
         self.shared
             .received(outcome, Vec::as_slice)
             .map(Replies::new)
+    }
+}
+
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        self.shared.exchanges.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
