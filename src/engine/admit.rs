@@ -90,12 +90,11 @@ impl Exchange {
 
         let retain = self.retention(&head.headers, &terms);
         let tag = self.address_clients(head, &terms);
-        let mut fields = stored_fields(&head.headers, &binding.directives, arrival.response_time);
-        respond::prepare(&mut fields);
+        let fields = stored_fields(&head.headers, &binding.directives, arrival.response_time);
         let variant = Variant::of(&head.headers, request, policy.normalise_vary);
         Ok(Admission {
             status: head.status,
-            fields,
+            fields: respond::prepared(fields),
             variant,
             terms,
             late,
