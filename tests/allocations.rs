@@ -1,5 +1,7 @@
 //! How often a hit in memory allocates: the same in each run, so it is a test and no bench.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::time::Duration;
 
 use axum::Router;
