@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench hit_latency` prints criterion's figures and, at the end, the ratios that
 //! matter. It needs `redis-server` on the PATH for the Redis groups and leaves them out without.
-//! Ratios mean something on an idle machine only: each half is measured after the other.
+//! Ratios mean something on an idle machine only: but for Redis, each half is measured after the
+//! other.
 
 mod support;
 

@@ -23,6 +23,25 @@ impl Ratios {
         }
     }
 
+    /// Compares times that were taken in pairs, the baseline's first, by the median of their ratios;
+    /// does nothing if none were taken.
+    pub(crate) fn of_pairs(&mut self, name: &str, pairs: &[[f64; 2]], limit: f64) {
+        let median = |figure: fn(&[f64; 2]) -> f64| {
+            let mut figures: Vec<f64> = pairs.iter().map(figure).collect();
+            figures.sort_by(f64::total_cmp);
+            figures.get(figures.len() / 2).copied()
+        };
+        let medians = [
+            median(|[baseline, time]| time / baseline),
+            median(|[_, time]| *time),
+            median(|[baseline, _]| *baseline),
+        ];
+        if let [Some(ratio), Some(time), Some(baseline)] = medians {
+            let detail = format!("{} / {}", pretty(time), pretty(baseline));
+            self.row(name, &format!("{ratio:.2}"), &limit.to_string(), &detail);
+        }
+    }
+
     /// Compares the difference of two medians with a duration.
     pub(crate) fn difference(&mut self, name: &str, bench: &str, baseline: &str, limit: Duration) {
         if let (Some(bench), Some(baseline)) = (median(bench), median(baseline)) {

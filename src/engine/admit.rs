@@ -6,7 +6,7 @@ use http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, ETAG, EXPIRES, SET_COOKIE,
 };
 use http::response::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use smallvec::SmallVec;
 
 use super::{Exchange, respond};
@@ -81,7 +81,8 @@ impl Exchange {
             directives: &binding.directives,
             vary: &vary,
             terms: &terms,
-            names_target: false,
+            // A POST that does not is not asked about.
+            names_target: self.method == Method::POST,
         }
         .may_store()?;
         self.guard(head, &binding, &vary)?;

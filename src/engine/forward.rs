@@ -43,7 +43,7 @@ pub(crate) struct Forward {
     /// Whether the handler is asked for the rest of it alone.
     completing: bool,
     /// Without it nothing is stored.
-    captured: Option<Captured>,
+    pub(super) captured: Option<Captured>,
     /// The request's fields as the client sent them.
     pub(super) client: HeaderMap,
     sent: Instant,
@@ -463,6 +463,7 @@ pub(super) fn fwd(why: Miss) -> Fwd {
         Miss::Variant => Fwd::VaryMiss,
         Miss::Stale | Miss::NoCache => Fwd::Stale,
         Miss::Request | Miss::Cookie | Miss::Authorization => Fwd::Request,
+        Miss::Method => Fwd::Method,
         Miss::Partial => Fwd::Partial,
         Miss::Invalidated
         | Miss::Damaged
@@ -475,7 +476,12 @@ pub(super) fn fwd(why: Miss) -> Fwd {
 /// Returns what `fwd` alone does not say.
 pub(super) fn detail(why: Miss) -> Option<&'static str> {
     match why {
-        Miss::Absent | Miss::Variant | Miss::Stale | Miss::Request | Miss::Partial => None,
+        Miss::Absent
+        | Miss::Variant
+        | Miss::Stale
+        | Miss::Request
+        | Miss::Partial
+        | Miss::Method => None,
         _ => Some(why.as_str()),
     }
 }

@@ -37,7 +37,7 @@ use self::tasks::Tasks;
 pub(crate) use self::write::Write;
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
-use crate::epoch::Scope;
+use crate::epoch::{Captured, Scope};
 use crate::invalidation::{Invalidated, Journal};
 use crate::key::{KeySpec, Namespace};
 use crate::metrics::{Metrics, Snapshot};
@@ -149,6 +149,25 @@ impl Engine {
             self.metrics.invalidation_queued();
         }
         outcome
+    }
+
+    /// Invalidates `scope`, and returns what was captured before with its next epoch, unless another
+    /// invalidation has come between.
+    ///
+    /// When the caller goes away in the middle, nothing is certain.
+    async fn renew(&self, scope: Scope, captured: Captured) -> Option<Captured> {
+        let namespace = &self.options.namespace;
+        match self.store.renew(namespace, scope, captured).await {
+            Ok(renewed) => {
+                self.metrics.invalidated(1);
+                renewed
+            }
+            Err(error) => {
+                tracing::debug!(%error, operation = "renew", "store failed");
+                let _ = self.invalidate(&[scope]).await;
+                None
+            }
+        }
     }
 
     /// Reads all counters.

@@ -102,7 +102,8 @@ impl Engine {
             matched.is_some() || self.options.rules.knows_write(request.uri().path())
         })?;
         if !is_safe(method) {
-            return Ok(Reception::Write(Box::new(Write::new(self, request))));
+            let read = self.read_by_post(request, matched, facts, policy, spec);
+            return Ok(Reception::Write(Box::new(Write::new(self, request, read))));
         }
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(Bypass::Method);
@@ -114,6 +115,31 @@ impl Engine {
         let namespace = &self.options.namespace;
         let key = PrimaryKey::new(namespace, spec, method, request.uri(), request.headers())?;
         Ok(self.peek(request, matched, facts, key))
+    }
+
+    /// Returns the GET of the same URI if the answer to a POST may serve it (RFC 9110 §9.3.3).
+    fn read_by_post<B>(
+        self: &Arc<Self>,
+        request: &Request<B>,
+        matched: Option<&Match<'_, '_>>,
+        facts: Facts,
+        policy: &Policy,
+        spec: &KeySpec,
+    ) -> Option<Exchange> {
+        let bypass =
+            matched.is_some_and(|matched| matches!(matched.route.rule.lifetime, Lifetime::Bypass));
+        if *request.method() != Method::POST
+            || !policy.store_post
+            || bypass
+            || facts.is_rerouted(policy)
+        {
+            return None;
+        }
+        let namespace = &self.options.namespace;
+        let (uri, headers) = (request.uri(), request.headers());
+        let key = PrimaryKey::new(namespace, spec, &Method::GET, uri, headers).ok()?;
+        let now = self.options.clock.now();
+        Some(Exchange::new(self, request, matched, facts, key, now, None))
     }
 
     /// Answers from memory if the store can tell at once, else takes the exchange up.
@@ -241,10 +267,15 @@ impl Facts {
         match () {
             () if self.event_stream => Err(Bypass::EventStream),
             () if self.content && !policy.get_with_body => Err(Bypass::RequestContent),
-            () if self.routing && !policy.trusted_proxy => Err(Bypass::RoutingField),
+            () if self.is_rerouted(policy) => Err(Bypass::RoutingField),
             () if self.precondition => Err(Bypass::Precondition),
             () => Ok(()),
         }
+    }
+
+    /// Whether the handler may take the request for another one.
+    fn is_rerouted(&self, policy: &Policy) -> bool {
+        self.routing && !policy.trusted_proxy
     }
 }
 

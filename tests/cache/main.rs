@@ -12,6 +12,7 @@ mod support;
 mod bodies;
 mod identity;
 mod invalidation;
+mod methods;
 mod model;
 mod policy;
 mod ranges;

@@ -166,6 +166,22 @@ impl Store for MemoryStore {
         ready(())
     }
 
+    fn renew<'a>(
+        &'a self,
+        _namespace: &'a Namespace,
+        scope: Scope,
+        mut captured: Captured,
+    ) -> BoxFuture<'a, Result<Option<Captured>, Error>> {
+        let renewed = captured
+            .stamp
+            .get(scope)
+            .and_then(|epoch| self.epochs.renew(scope, epoch));
+        ready(renewed.map(|epoch| {
+            captured.stamp.replace(scope, epoch);
+            captured
+        }))
+    }
+
     fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {
         self.shelf.remove(response);
         ready(())
