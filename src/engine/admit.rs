@@ -13,6 +13,7 @@ use super::{Exchange, respond};
 use crate::entry::Variant;
 use crate::epoch::Scope;
 use crate::extension::Told;
+use crate::key::PrimaryKey;
 use crate::reason::Refusal;
 use crate::rules::{ClientCaching, Lifetime, Policy};
 use crate::semantics::age;
@@ -35,6 +36,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// A response that may be stored.
 #[derive(Debug)]
 pub(super) struct Admission {
+    pub(super) key: PrimaryKey,
     pub(super) status: StatusCode,
     pub(super) fields: HeaderMap,
     pub(super) variant: Variant,
@@ -94,6 +96,7 @@ impl Exchange {
         let fields = stored_fields(&head.headers, &binding.directives, arrival.response_time);
         let variant = Variant::of(&head.headers, request, policy.normalise_vary);
         Ok(Admission {
+            key: self.key_of(&fields),
             status: head.status,
             fields: respond::prepared(fields),
             variant,
@@ -103,6 +106,13 @@ impl Exchange {
             retain,
             tag,
         })
+    }
+
+    /// Returns the key under which a response with these fields is stored.
+    fn key_of(&self, fields: &HeaderMap) -> PrimaryKey {
+        let exact = self.exact.as_ref().unwrap_or(&self.key);
+        let canonical = self.engine.searches.learn(exact, fields);
+        canonical.unwrap_or_else(|| exact.clone())
     }
 
     /// Reads the terms of reuse, with the lifetime that handler or rule assign where the response

@@ -24,10 +24,17 @@ impl Engine {
 impl Exchange {
     /// Asks the store, unless it has told already.
     pub(super) async fn look_up(&mut self, request: &HeaderMap) -> Result<Found, Miss> {
-        let found = match self.peeked.take() {
+        let mut found = match self.peeked.take() {
             Some(found) => found,
             None => self.ask_store(request).await?,
         };
+        if let Outcome::Absent = found.outcome
+            && let Some(exact) = self.exact.take()
+        {
+            // What the resource has answered without `No-Vary-Search`.
+            self.key = exact;
+            found = self.ask_store(request).await?;
+        }
         if matches!(found.outcome, Outcome::Damaged) {
             self.engine.metrics.entry_damaged();
         }

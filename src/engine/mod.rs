@@ -20,6 +20,7 @@ mod partial;
 mod refresh;
 mod request;
 mod respond;
+mod searches;
 mod tasks;
 mod write;
 
@@ -33,6 +34,7 @@ use self::refresh::Refreshes;
 pub(crate) use self::refresh::Refreshing;
 pub(crate) use self::request::{Passage, Reception};
 pub(crate) use self::respond::Content;
+use self::searches::Searches;
 use self::tasks::Tasks;
 pub(crate) use self::write::Write;
 use crate::clock::Clock;
@@ -54,6 +56,7 @@ pub(crate) struct Engine {
     metrics: Metrics,
     pub(crate) tasks: Tasks,
     refreshes: Arc<Refreshes>,
+    searches: Searches,
     /// The scope of the whole namespace, which every stamp holds.
     everything: Scope,
     /// What enters the key of a request without a rule.
@@ -112,6 +115,7 @@ impl Engine {
             journal: Arc::new(journal),
             tasks: Tasks::default(),
             refreshes: Arc::default(),
+            searches: Searches::default(),
             options,
             store,
         }

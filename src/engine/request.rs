@@ -148,9 +148,11 @@ impl Engine {
         request: &Request<B>,
         matched: Option<&Match<'_, '_>>,
         facts: Facts,
-        key: PrimaryKey,
+        mut key: PrimaryKey,
     ) -> Reception {
         let started = self.options.clock.now();
+        let canonical = self.searches.canonical(&key);
+        let exact = canonical.map(|canonical| std::mem::replace(&mut key, canonical));
         let wanted = Wanted {
             namespace: &self.options.namespace,
             key: &key,
@@ -185,7 +187,8 @@ impl Engine {
                 return Reception::Answer(response);
             }
         }
-        let exchange = Exchange::new(self, request, matched, facts, key, started, found);
+        let mut exchange = Exchange::new(self, request, matched, facts, key, started, found);
+        exchange.exact = exact;
         Reception::Exchange(Box::new(exchange))
     }
 

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, Uri};
 
 use super::{
     KeySpec, Namespace, authority,
-    encoding::{Encoded, Encoder, Tag, fields},
+    encoding::{AroundQuery, Encoded, Encoder, Tag, fields},
     query,
     spec::{cookie_pairs, is_named},
 };
@@ -46,10 +46,36 @@ impl PrimaryKey {
         query::put(&mut encoder, uri.query(), spec)?;
         put_fields(&mut encoder, headers, spec)?;
         put_cookies(&mut encoder, headers, spec)?;
-        Ok(Self {
-            encoded: encoder.finish()?,
+        Ok(Self::of(encoder.finish()?))
+    }
+
+    fn of(encoded: Encoded) -> Self {
+        Self {
+            encoded,
             fingerprint: OnceLock::new(),
-        })
+        }
+    }
+
+    /// Returns what the keys of one resource share whatever their queries, and the query.
+    ///
+    /// `None` if the query does not enter the key as it stands.
+    pub(crate) fn resource_and_query(&self) -> Option<(&[u8], Option<&str>)> {
+        let AroundQuery { before, query, .. } = AroundQuery::of(&self.encoded)?;
+        let query = query.map(std::str::from_utf8).transpose().ok()?;
+        Some((before, query))
+    }
+
+    /// Returns the key of all requests whose queries are the same by a rule, in whose words this
+    /// one's is `canonical`; `None` where there can be none.
+    pub(crate) fn with_canonical_query(&self, rule: &str, canonical: &str) -> Option<Self> {
+        let AroundQuery { before, after, .. } = AroundQuery::of(&self.encoded)?;
+        let mut encoder = Encoder::resume(before);
+        encoder.put(Tag::QUERY_RULE, rule.as_bytes()).ok()?;
+        encoder
+            .put(Tag::CANONICAL_QUERY, canonical.as_bytes())
+            .ok()?;
+        encoder.put_encoded(after);
+        Some(Self::of(encoder.finish().ok()?))
     }
 
     /// Takes an encoding as it may stand in a stored entry.
@@ -57,10 +83,7 @@ impl PrimaryKey {
     /// The bytes are not trusted: what is no encoding of a request equals no key of a request.
     #[cfg(test)]
     pub(crate) fn from_encoded(encoded: &[u8]) -> Self {
-        Self {
-            encoded: encoded.into(),
-            fingerprint: OnceLock::new(),
-        }
+        Self::of(encoded.into())
     }
 
     /// Returns the whole encoding, which is compared on every read of a stored response.
@@ -116,7 +139,7 @@ impl fmt::Debug for PrimaryKey {
                 Tag::SCHEME | Tag::FIELD | Tag::COOKIE => " ",
                 Tag::AUTHORITY => "://",
                 Tag::ANY_HOST => "://*",
-                Tag::QUERY | Tag::UNFILTERED_QUERY => "?",
+                Tag::QUERY | Tag::UNFILTERED_QUERY | Tag::CANONICAL_QUERY => "?",
                 Tag::PARAM | Tag::SORTED_PARAM => "&",
                 // Digests say nothing to a reader, and the values of fields and cookies are no
                 // business of a log.
@@ -290,6 +313,44 @@ mod tests {
         ] {
             assert_eq!(hex(&key.fingerprint()), golden, "{key:?}");
         }
+    }
+
+    #[test]
+    fn a_rule_of_the_response_makes_keys_of_their_own() {
+        let lines = [("accept-language", "de"), ("cookie", "session=s3")];
+        let spec = KeySpec {
+            query: QuerySpec::All,
+            sorted: false,
+            ..everything()
+        };
+        let of = |uri| key(&spec, uri, &lines).unwrap();
+        let (one, other) = (of("/a?x=1&utm=2"), of("/a?utm=3&x=1"));
+        let (resource, query) = one.resource_and_query().unwrap();
+        assert_eq!(query, Some("x=1&utm=2"));
+        assert_eq!(
+            other.resource_and_query(),
+            Some((resource, Some("utm=3&x=1")))
+        );
+        assert_eq!(of("/a").resource_and_query(), Some((resource, None)));
+
+        let canonical = |key: &PrimaryKey| key.with_canonical_query("rule", "x=1").unwrap();
+        assert_eq!(canonical(&one), canonical(&other));
+        assert_eq!(canonical(&of("/a")), canonical(&one));
+        for different in [
+            one.clone(),
+            of("/a?x=1"),
+            canonical(&of("/b?x=1")),
+            canonical(&key(&spec, "/a?x=1", &[]).unwrap()),
+            one.with_canonical_query("rules", "x=1").unwrap(),
+            one.with_canonical_query("rule", "x=").unwrap(),
+        ] {
+            assert_ne!(different, canonical(&one));
+        }
+        assert_eq!(canonical(&one).resource_and_query(), None);
+        let filtered = key(&everything(), "/a?x=1", &lines).unwrap();
+        assert_eq!(filtered.resource_and_query(), None);
+        let long = "x".repeat(70_000);
+        assert_eq!(one.with_canonical_query("rule", &long), None);
     }
 
     #[test]

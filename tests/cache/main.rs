@@ -16,6 +16,7 @@ mod methods;
 mod model;
 mod policy;
 mod ranges;
+mod searches;
 mod status;
 mod stores;
 mod tower;
