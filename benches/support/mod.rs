@@ -1,4 +1,4 @@
-//! What the benches share: ratios out of criterion's estimates, and counted allocations.
+//! What the benches share: ratios out of criterion's estimates.
 
 pub(crate) mod redis;
 
@@ -6,13 +6,6 @@ use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-
-use axum::Router;
-use axum::body::Body;
-use futures_util::FutureExt;
-use http::Request;
-use http_body_util::BodyExt;
-use tower::Service;
 
 /// The figures to reach, and what this run gave.
 #[derive(Default)]
@@ -81,30 +74,6 @@ impl Ratios {
     fn row(&mut self, name: &str, value: &str, limit: &str, detail: &str) {
         writeln!(self.table, "| {name} | {value} | {limit} | {detail} |").expect("a string grows");
     }
-}
-
-/// Counts the allocations of one answer, once everything is warm.
-pub(crate) fn allocations(router: Router, request: impl Fn() -> Request<Body>) -> u64 {
-    let mut router: Router = router.with_state(());
-    let mut once = || {
-        let request = request();
-        let measured = allocation_counter::measure(|| {
-            let response = router
-                .call(request)
-                .now_or_never()
-                .expect("ready")
-                .expect("infallible");
-            response
-                .into_body()
-                .collect()
-                .now_or_never()
-                .expect("ready")
-                .expect("a body");
-        });
-        measured.count_total
-    };
-    once();
-    once()
 }
 
 /// Reads the median that criterion has estimated, in nanoseconds.

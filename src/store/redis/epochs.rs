@@ -236,6 +236,25 @@ pub(super) fn forget(commands: &mut Pipeline, namespace: &Namespace, scopes: &[S
     }
 }
 
+/// Puts a new epoch in place of the one of a scope, and returns it with the one that it ended.
+///
+/// Nothing can be invalidated between the two, as it could between a deletion and a new epoch.
+pub(super) async fn replace(
+    exchange: &mut Exchange<'_>,
+    namespace: &Namespace,
+    scope: Scope,
+) -> Result<(Option<Epoch>, Epoch), Error> {
+    let new = StoredEpoch::random()?;
+    let mut commands = Pipeline::new();
+    let set = commands.cmd("SET").arg(layout::epoch(namespace, scope));
+    // Where there is none, nothing is readable, and nothing is to be made.
+    let set = set.arg(&new.to_bytes()).arg("XX").arg("GET");
+    set.arg("PX").arg(millis(new.ttl()));
+    let ended = exchange.send(&commands).await?.bytes()?;
+    let ended = ended.and_then(|bytes| StoredEpoch::from_bytes(&bytes));
+    Ok((ended.map(|ended| ended.epoch), new.epoch))
+}
+
 /// Makes an epoch unless there is one, and asks which it is; [`made`] takes the replies.
 fn make(commands: &mut Pipeline, name: &Name) -> Result<(), Error> {
     let new = StoredEpoch::random()?;

@@ -153,6 +153,21 @@ impl Store for RedisStore {
         })
     }
 
+    fn renew<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        scope: Scope,
+        mut captured: Captured,
+    ) -> BoxFuture<'a, Result<Option<Captured>, Error>> {
+        Box::pin(async move {
+            let mut exchange = self.0.data.begin(self.0.limits.write)?;
+            let (ended, new) = epochs::replace(&mut exchange, namespace, scope).await?;
+            let was_current = ended.is_some() && ended == captured.stamp.get(scope);
+            captured.stamp.replace(scope, new);
+            Ok(was_current.then_some(captured))
+        })
+    }
+
     fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(self.0.remove(response))
     }
