@@ -93,13 +93,12 @@ impl Exchange {
 
         let retain = self.retention(&head.headers, &terms);
         let tag = self.address_clients(head, &terms);
-        let mut fields = stored_fields(&head.headers, &binding.directives, arrival.response_time);
-        respond::prepare(&mut fields);
+        let fields = stored_fields(&head.headers, &binding.directives, arrival.response_time);
         let variant = Variant::of(&head.headers, request, policy.normalise_vary);
         Ok(Admission {
             key: self.key_of(&fields),
             status: head.status,
-            fields,
+            fields: respond::prepared(fields),
             variant,
             terms,
             late,

@@ -12,13 +12,12 @@ use crate::store::{Found, Outcome, Wanted};
 impl Engine {
     /// Takes out of what was found what the journal refuses: what it knew before the store was
     /// asked, and what it knows now.
-    pub(super) fn without_invalidated(&self, mut found: Found, before: &Unconfirmed) -> Found {
+    pub(super) fn refuse_invalidated(&self, found: &mut Found, before: &Unconfirmed) {
         if let Outcome::Response(stored) = &found.outcome
             && (before.blocks(stored.stamp()) || self.journal.unconfirmed().blocks(stored.stamp()))
         {
             found.outcome = Outcome::Invalidated;
         }
-        found
     }
 }
 
@@ -65,15 +64,16 @@ impl Exchange {
         };
         let before = self.engine.journal.unconfirmed();
         let found = self.engine.store.lookup(wanted, &self.scopes).await;
-        let found = found.map(|found| self.engine.without_invalidated(found, &before));
-        found.map_err(|error| {
+        let mut found = found.map_err(|error| {
             self.store_failed(&error, "lookup");
             match error.kind() {
                 ErrorKind::Unavailable => Miss::StoreUnavailable,
                 ErrorKind::Timeout => Miss::StoreTimeout,
                 _ => Miss::StoreError,
             }
-        })
+        })?;
+        self.engine.refuse_invalidated(&mut found, &before);
+        Ok(found)
     }
 
     fn store_failed(&self, error: &Error, operation: &'static str) {

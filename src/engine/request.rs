@@ -160,8 +160,10 @@ impl Engine {
             clock: &self.options.clock,
         };
         let before = self.journal.unconfirmed();
-        let found = self.store.peek(&wanted);
-        let found = found.map(|found| self.without_invalidated(found, &before));
+        let mut found = self.store.peek(&wanted);
+        if let Some(found) = &mut found {
+            self.refuse_invalidated(found, &before);
+        }
         if let Some(Found {
             outcome: Outcome::Response(stored),
             ..
@@ -205,8 +207,8 @@ impl Facts {
             content: request.version() > Version::HTTP_11 && !request.body().is_end_stream(),
             ..Self::default()
         };
-        for name in headers.keys() {
-            facts.note(name.as_str(), headers, spec);
+        for (name, line) in headers {
+            facts.note(name.as_str(), line.as_bytes(), headers, spec);
         }
         if facts.directed {
             let asked = RequestDirectives::parse(headers);
@@ -219,7 +221,7 @@ impl Facts {
         facts
     }
 
-    fn note(&mut self, name: &str, headers: &HeaderMap, spec: &KeySpec) {
+    fn note(&mut self, name: &str, line: &[u8], headers: &HeaderMap, spec: &KeySpec) {
         match name {
             "cache-control" | "pragma" => self.directed = true,
             "cookie" => self.cookie = !spec.covers_cookies(headers),
@@ -228,10 +230,10 @@ impl Facts {
             "if-match" | "if-unmodified-since" => self.precondition = true,
             "range" => self.range = true,
             "upgrade" => self.upgrade = true,
-            "accept" => self.event_stream = lists(headers, name, b"text/event-stream"),
-            "content-length" => self.content |= !lists(headers, name, b"0"),
+            "accept" => self.event_stream |= lists(line, b"text/event-stream"),
+            "content-length" => self.content |= !lists(line, b"0"),
             "transfer-encoding" => self.content = true,
-            "content-type" => self.grpc = is_grpc(headers),
+            "content-type" => self.grpc |= is_grpc(line),
             _ if is_routing(name) => self.routing |= !spec.covers_field(name),
             _ => {}
         }
@@ -306,27 +308,18 @@ fn is_routing(name: &str) -> bool {
     (name.starts_with("x-") || name.starts_with('f')) && ROUTING_FIELDS.contains(&name)
 }
 
-fn lists(headers: &HeaderMap, name: &str, wanted: &[u8]) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter(|line| line.len() >= wanted.len())
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .any(|member| {
-            let value = member
-                .split(|byte| *byte == b';')
-                .next()
-                .unwrap_or_default();
-            value.trim_ascii().eq_ignore_ascii_case(wanted)
-        })
+fn lists(line: &[u8], wanted: &[u8]) -> bool {
+    let is_wanted = |member: &[u8]| {
+        let value = member.split(|byte| *byte == b';').next();
+        let value = value.unwrap_or_default().trim_ascii();
+        value.eq_ignore_ascii_case(wanted)
+    };
+    line.len() >= wanted.len() && line.split(|byte| *byte == b',').any(is_wanted)
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+fn is_grpc(content_type: &[u8]) -> bool {
     const GRPC: &[u8] = b"application/grpc";
-    let content_type = headers
-        .get(http::header::CONTENT_TYPE)
-        .map(http::HeaderValue::as_bytes);
-    let essence = content_type.and_then(|value| value.get(..GRPC.len()));
+    let essence = content_type.get(..GRPC.len());
     essence.is_some_and(|essence| essence.eq_ignore_ascii_case(GRPC))
 }
 

@@ -1,4 +1,3 @@
-use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::NoKey;
@@ -35,12 +34,12 @@ impl Tag {
     pub(super) const CANONICAL_QUERY: Self = Self(19);
 }
 
+/// An encoded key; one of ordinary length is made, compared and dropped without an allocation.
+pub(super) type Encoded = SmallVec<[u8; 128]>;
+
 /// Writes a version byte and fields of (tag byte, u32 length, bytes).
-///
-/// Made on the stack, so that the key itself is one allocation of exactly its length, which the
-/// stored entry and the map then share.
 pub(super) struct Encoder {
-    bytes: SmallVec<[u8; 256]>,
+    bytes: Encoded,
 }
 
 impl Encoder {
@@ -58,11 +57,6 @@ impl Encoder {
         }
     }
 
-    /// Adds fields that are encoded already.
-    pub(super) fn put_encoded(&mut self, fields: &[u8]) {
-        self.bytes.extend_from_slice(fields);
-    }
-
     pub(super) fn put(&mut self, tag: Tag, field: &[u8]) -> Result<(), NoKey> {
         let len = u32::try_from(field.len()).map_err(|_| NoKey::TooLong)?;
         if self.bytes.len().saturating_add(field.len()) > MAX_LEN {
@@ -75,6 +69,11 @@ impl Encoder {
         Ok(())
     }
 
+    /// Writes fields that are encoded already.
+    pub(super) fn put_encoded(&mut self, fields: &[u8]) {
+        self.bytes.extend_from_slice(fields);
+    }
+
     pub(super) fn put_lower_case(&mut self, tag: Tag, field: &[u8]) -> Result<(), NoKey> {
         self.put(tag, field)?;
         self.bytes
@@ -85,12 +84,11 @@ impl Encoder {
         Ok(())
     }
 
-    /// Returns the encoding; by reference, because moving the stack buffer costs more than reading it.
-    pub(super) fn finish(&self) -> Result<Bytes, NoKey> {
+    pub(super) fn finish(self) -> Result<Encoded, NoKey> {
         if self.bytes.len() > MAX_LEN {
             return Err(NoKey::TooLong);
         }
-        Ok(Bytes::copy_from_slice(&self.bytes))
+        Ok(self.bytes)
     }
 }
 

@@ -4,12 +4,11 @@ use std::{
     sync::OnceLock,
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
 
 use super::{
     KeySpec, Namespace, authority,
-    encoding::{AroundQuery, Encoder, Tag, fields},
+    encoding::{AroundQuery, Encoded, Encoder, Tag, fields},
     query,
     spec::{cookie_pairs, is_named},
 };
@@ -21,7 +20,7 @@ use super::{
 /// that are. `Debug` shows a readable form without the values of request fields and cookies.
 #[derive(Clone)]
 pub struct PrimaryKey {
-    encoded: Bytes,
+    encoded: Encoded,
     fingerprint: OnceLock<[u8; 16]>,
 }
 
@@ -37,8 +36,7 @@ impl PrimaryKey {
         let class = Class::of(method).ok_or(NoKey::Method)?;
         let mut encoder = Encoder::new();
         encoder.put(Tag::NAMESPACE, namespace.as_str().as_bytes())?;
-        encoder.put(Tag::CLASS, class.code())?;
-        encoder.put_lower_case(Tag::SCHEME, uri.scheme_str().unwrap_or("http").as_bytes())?;
+        put_class_and_scheme(&mut encoder, class, uri.scheme_str())?;
         if spec.any_host {
             encoder.put(Tag::ANY_HOST, b"")?;
         } else if let Some(authority) = authority(uri, headers)? {
@@ -48,7 +46,10 @@ impl PrimaryKey {
         query::put(&mut encoder, uri.query(), spec)?;
         put_fields(&mut encoder, headers, spec)?;
         put_cookies(&mut encoder, headers, spec)?;
-        Ok(Self::from_encoded(encoder.finish()?))
+        Ok(Self {
+            encoded: encoder.finish()?,
+            fingerprint: OnceLock::new(),
+        })
     }
 
     /// Returns what the keys of one resource share whatever their queries, and the query.
@@ -70,15 +71,19 @@ impl PrimaryKey {
             .put(Tag::CANONICAL_QUERY, canonical.as_bytes())
             .ok()?;
         encoder.put_encoded(after);
-        Some(Self::from_encoded(encoder.finish().ok()?))
+        Some(Self {
+            encoded: encoder.finish().ok()?,
+            fingerprint: OnceLock::new(),
+        })
     }
 
-    /// Takes an encoding that was stored with an entry.
+    /// Takes an encoding as it may stand in a stored entry.
     ///
     /// The bytes are not trusted: what is no encoding of a request equals no key of a request.
-    pub(crate) fn from_encoded(encoded: Bytes) -> Self {
+    #[cfg(test)]
+    pub(crate) fn from_encoded(encoded: &[u8]) -> Self {
         Self {
-            encoded,
+            encoded: encoded.into(),
             fingerprint: OnceLock::new(),
         }
     }
@@ -187,6 +192,25 @@ impl Class {
             Self::Get => b"G",
         }
     }
+}
+
+/// The scheme of a target without one is that of a plain connection.
+fn put_class_and_scheme(
+    encoder: &mut Encoder,
+    class: Class,
+    scheme: Option<&str>,
+) -> Result<(), NoKey> {
+    /// What the slow way writes for nearly every request.
+    const GET_OVER_HTTP: &[u8] = b"\x02\0\0\0\x01G\x03\0\0\0\x04http";
+
+    match (class, scheme.unwrap_or("http")) {
+        (Class::Get, "http") => encoder.put_encoded(GET_OVER_HTTP),
+        (class, scheme) => {
+            encoder.put(Tag::CLASS, class.code())?;
+            encoder.put_lower_case(Tag::SCHEME, scheme.as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 /// Every line of every field: absent, empty, joined and split values all differ.
@@ -476,8 +500,7 @@ mod tests {
         let long = format!("{:?}", plain(&format!("/{}", "a".repeat(60_000))));
         assert!(long.len() < 160, "{long}");
 
-        let raw =
-            PrimaryKey::from_encoded(Bytes::from_static(b"\x01\x06\0\0\0\x03a\x1b\x0a\x06\0"));
+        let raw = PrimaryKey::from_encoded(b"\x01\x06\0\0\0\x03a\x1b\x0a\x06\0");
         assert_eq!(format!("{raw:?}"), r"PrimaryKey(a\x1b\n)");
     }
 
@@ -524,7 +547,7 @@ mod tests {
 
         #[test]
         fn any_bytes_can_be_shown_and_fingerprinted(bytes: Vec<u8>) {
-            let key = PrimaryKey::from_encoded(bytes.clone().into());
+            let key = PrimaryKey::from_encoded(&bytes);
             let shown = format!("{key:?}");
             prop_assert!(shown.len() < 160);
             prop_assert_eq!(key.as_bytes(), bytes);

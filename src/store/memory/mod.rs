@@ -67,6 +67,12 @@ impl MemoryStore {
         let Some(group) = self.shelf.get(wanted.key) else {
             return Outcome::Absent;
         };
+        if let [only] = group.variants.as_slice()
+            && only.response.answers_all()
+            && only.standing.is_current()
+        {
+            return Outcome::Response(Arc::clone(&only.response));
+        }
         // Each standing is read once: it may end at any time, and places must not shift.
         let current: SmallVec<[&Arc<StoredResponse>; MAX_VARIANTS]> = group
             .variants
