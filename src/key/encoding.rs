@@ -57,6 +57,11 @@ impl Encoder {
         }
     }
 
+    /// Adds fields that are encoded already.
+    pub(super) fn put_encoded(&mut self, fields: &[u8]) {
+        self.bytes.extend_from_slice(fields);
+    }
+
     pub(super) fn put(&mut self, tag: Tag, field: &[u8]) -> Result<(), NoKey> {
         let len = u32::try_from(field.len()).map_err(|_| NoKey::TooLong)?;
         if self.bytes.len().saturating_add(field.len()) > MAX_LEN {
@@ -67,11 +72,6 @@ impl Encoder {
         self.bytes.extend_from_slice(&[tag.0, a, b, c, d]);
         self.bytes.extend_from_slice(field);
         Ok(())
-    }
-
-    /// Writes fields that are encoded already.
-    pub(super) fn put_encoded(&mut self, fields: &[u8]) {
-        self.bytes.extend_from_slice(fields);
     }
 
     pub(super) fn put_lower_case(&mut self, tag: Tag, field: &[u8]) -> Result<(), NoKey> {

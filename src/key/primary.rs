@@ -46,10 +46,14 @@ impl PrimaryKey {
         query::put(&mut encoder, uri.query(), spec)?;
         put_fields(&mut encoder, headers, spec)?;
         put_cookies(&mut encoder, headers, spec)?;
-        Ok(Self {
-            encoded: encoder.finish()?,
+        Ok(Self::of(encoder.finish()?))
+    }
+
+    fn of(encoded: Encoded) -> Self {
+        Self {
+            encoded,
             fingerprint: OnceLock::new(),
-        })
+        }
     }
 
     /// Returns what the keys of one resource share whatever their queries, and the query.
@@ -71,10 +75,7 @@ impl PrimaryKey {
             .put(Tag::CANONICAL_QUERY, canonical.as_bytes())
             .ok()?;
         encoder.put_encoded(after);
-        Some(Self {
-            encoded: encoder.finish().ok()?,
-            fingerprint: OnceLock::new(),
-        })
+        Some(Self::of(encoder.finish().ok()?))
     }
 
     /// Takes an encoding as it may stand in a stored entry.
@@ -82,10 +83,7 @@ impl PrimaryKey {
     /// The bytes are not trusted: what is no encoding of a request equals no key of a request.
     #[cfg(test)]
     pub(crate) fn from_encoded(encoded: &[u8]) -> Self {
-        Self {
-            encoded: encoded.into(),
-            fingerprint: OnceLock::new(),
-        }
+        Self::of(encoded.into())
     }
 
     /// Returns the whole encoding, which is compared on every read of a stored response.
