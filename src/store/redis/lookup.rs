@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use redis::Pipeline;
 use smallvec::SmallVec;
 
@@ -21,7 +22,7 @@ use super::epochs::{self, Known};
 use super::layout::{Digest, Place};
 use super::memo::Memo;
 use super::variants::Variants;
-use crate::entry::StoredResponse;
+use crate::entry::{StoredResponse, Variant};
 use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::Error;
 use crate::store::{Found, Outcome, Wanted};
@@ -59,6 +60,16 @@ impl Hints {
             variants: Memo::new(),
             tags: Memo::new(),
         }
+    }
+
+    /// Returns the variant that the answer to a request will be, as far as is known what varies.
+    pub(super) fn expected_variant(
+        &self,
+        place: &Place<'_>,
+        fields: &HeaderMap,
+    ) -> Option<Variant> {
+        let (_, variants) = self.variants.recall(&place.primary())?;
+        variants.expected(fields)
     }
 }
 

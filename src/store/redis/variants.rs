@@ -110,6 +110,16 @@ impl Variants {
         self.selected(self.candidates(), request)
     }
 
+    /// Returns the variant that the answer to a request will be, if it varies as the newest does.
+    pub(super) fn expected(&self, request: &HeaderMap) -> Option<Variant> {
+        let newest = &self.0.first()?.variant;
+        let names = newest.vary.fields()?;
+        Some(Variant {
+            nominated: Nominated::new(names, request, newest.form),
+            ..newest.clone()
+        })
+    }
+
     fn selected<'a>(
         &self,
         candidates: impl Iterator<Item = Candidate<'a>> + Clone,
@@ -180,6 +190,16 @@ mod tests {
             Some(&german.variant)
         );
         assert_eq!(variants.next_best(&request("fr")), None);
+    }
+
+    #[test]
+    fn what_a_request_will_be_answered_with_is_told_by_how_the_newest_varies() {
+        let [english, german] = ["en", "de"].map(in_language);
+        let variants = listing(&[german, english]);
+        let expected = |language| variants.expected(&request(language)).unwrap();
+        assert_eq!(expected("fr"), in_language("fr").variant);
+        assert_ne!(expected("fr"), expected("de"));
+        assert_eq!(Variants::default().expected(&request("fr")), None);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::sleep;
+
 use super::proxy::Proxy;
 use super::*;
 
@@ -160,6 +162,27 @@ async fn a_warm_miss_needs_no_capture() {
         found.captured.map(|found| found.stamp),
         Some(captured.stamp)
     );
+}
+
+#[tokio::test]
+async fn a_claim_goes_along_with_the_capture_and_is_released_by_one_command() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let sample = desk.sample("/a");
+    let (captured, claim) = counted
+        .costs(desk.claim(&sample, None), 1, "4 get, 4 set")
+        .await
+        .unwrap();
+    counted
+        .costs(desk.claim(&sample, Some(captured)), 1, "1 get, 1 set")
+        .await
+        .unwrap();
+    let release = async {
+        drop(claim);
+        // A task does it.
+        sleep(Duration::from_millis(50)).await;
+    };
+    counted.costs(release, 1, "1 del").await;
 }
 
 #[tokio::test]

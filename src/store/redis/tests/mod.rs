@@ -1,5 +1,6 @@
 //! The store against real servers.
 
+mod claims;
 mod commands;
 mod damage;
 mod faults;
@@ -77,17 +78,32 @@ impl Desk {
     }
 
     async fn look_up(&self, sample: &Sample) -> Result<Found, Error> {
-        let wanted = Wanted {
+        let scopes = sample.scopes();
+        self.store.lookup(self.wanted(sample), &scopes).await
+    }
+
+    fn wanted<'a>(&'a self, sample: &'a Sample) -> Wanted<'a> {
+        Wanted {
             namespace: &self.namespace,
             key: &sample.key,
             fields: &sample.request,
             clock: &self.clock,
-        };
-        self.store.lookup(wanted, &sample.scopes()).await
+        }
     }
 
     async fn outcome(&self, sample: &Sample) -> Outcome {
         self.look_up(sample).await.unwrap().outcome
+    }
+
+    async fn claim(
+        &self,
+        sample: &Sample,
+        captured: Option<Captured>,
+    ) -> Result<(Captured, Claim), Error> {
+        let scopes = sample.scopes();
+        self.store
+            .claim(self.wanted(sample), &scopes, captured)
+            .await
     }
 
     async fn body(&self, sample: &Sample) -> Option<Bytes> {
