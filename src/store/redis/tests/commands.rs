@@ -92,6 +92,7 @@ async fn a_variant_is_guessed_right_from_the_second_look_up_on() {
         .costs(desk.body(&english), 1, "1 mget")
         .await
         .unwrap();
+    // The origin gave neither an entity-tag, so it is not asked about them.
     counted.costs(desk.outcome(&french), 1, "1 mget").await;
     // Another variant changes the list, but not which one a request for German selects.
     desk.fill(&french, &[]).await;
@@ -99,6 +100,16 @@ async fn a_variant_is_guessed_right_from_the_second_look_up_on() {
         .costs(desk.body(&german), 1, "1 mget")
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn other_variants_to_be_offered_take_a_second_round_trip() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let [german, french] = ["de", "fr"].map(|language| in_language(desk, language));
+    desk.fill(&german.field("etag", b"\"1\""), &[]).await;
+    let outcome = counted.costs(desk.outcome(&french), 2, "2 mget").await;
+    assert!(matches!(outcome, Outcome::OtherVariants(others) if others.len() == 1));
 }
 
 #[tokio::test]

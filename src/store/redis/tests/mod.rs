@@ -181,6 +181,35 @@ async fn a_response_without_vary_answers_what_no_variant_does() {
 }
 
 #[tokio::test]
+async fn where_no_variant_is_selected_those_that_are_current_are_offered() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let variant = |language| in_language(&desk, language).field("etag", b"\"of the origin\"");
+    let offered = async || match desk.outcome(&variant("fr")).await {
+        Outcome::OtherVariants(others) => {
+            let bodies = others.iter().map(|other| other.body().clone());
+            bodies.collect::<Vec<_>>()
+        }
+        outcome => panic!("{outcome:?}"),
+    };
+    for language in ["a", "b", "c", "d", "e"] {
+        desk.fill(&variant(language), &[desk.tag(language)]).await;
+    }
+    assert!(offered().await.is_empty(), "nobody knows of their tags yet");
+    for language in ["b", "c", "d", "e"] {
+        assert!(desk.body(&variant(language)).await.is_some());
+    }
+    assert_eq!(offered().await, ["e", "d", "c", "b"]);
+    desk.invalidate(&[desk.tag("d")]).await.unwrap();
+    redis.command(&[b"SET", desk.entry(&variant("c")).as_bytes(), b"damaged"]);
+    assert_eq!(offered().await, ["e", "b"]);
+    desk.invalidate(&desk.sample("/hello").scopes()[2..])
+        .await
+        .unwrap();
+    assert!(offered().await.is_empty());
+}
+
+#[tokio::test]
 async fn of_33_variants_the_oldest_makes_way() {
     let redis = RedisServer::start();
     let desk = Desk::new(&redis).await;
