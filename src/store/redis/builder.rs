@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::RedisStore;
-use super::connection::{Address, Breaker, BreakerPolicy, Connection, Server};
+use super::connection::{Address, Breaker, BreakerPolicy, Lanes, Server};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 
@@ -120,10 +120,7 @@ impl RedisStoreBuilder {
     /// When an option is wrong, when the server does not answer in time, and when it refuses.
     pub async fn connect(self) -> Result<RedisStore, Error> {
         let server = self.server()?;
-        Ok(RedisStore::new(
-            Connection::open(server).await?,
-            self.limits,
-        ))
+        Ok(RedisStore::new(Lanes::open(server).await?, self.limits))
     }
 
     /// Starts without a connection and connects in the background, trying until it succeeds.
@@ -135,10 +132,7 @@ impl RedisStoreBuilder {
     /// When an option is wrong, and outside a Tokio runtime.
     pub fn connect_lazily(self) -> Result<RedisStore, Error> {
         let server = self.server()?;
-        Ok(RedisStore::new(
-            Connection::open_lazily(server)?,
-            self.limits,
-        ))
+        Ok(RedisStore::new(Lanes::open_lazily(server)?, self.limits))
     }
 
     fn server(&self) -> Result<Arc<Server>, Error> {

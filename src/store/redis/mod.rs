@@ -30,7 +30,7 @@ use redis::{Cmd, Pipeline};
 
 use self::builder::Limits;
 pub use self::builder::RedisStoreBuilder;
-use self::connection::{Connection, Replies, get};
+use self::connection::{Lanes, Replies, get};
 use self::layout::Place;
 use self::lookup::{Hints, Lookup};
 use super::{BoxFuture, Claim, Fill, Found, Kept, Store, Wanted};
@@ -46,7 +46,8 @@ use crate::key::Namespace;
 /// response would have. While the server is away, or does not answer, every method fails at once,
 /// and a task in the background brings the connection up again.
 ///
-/// Clones share the connection. It ends when the last of them is dropped, or with
+/// Clones share the connection, and a second one for responses of 64 KiB and more, lest short ones
+/// wait behind them. Both end when the last of them is dropped, or with
 /// [`close`](Store::close).
 ///
 /// The server wants `maxmemory` and a policy of `allkeys-lfu` or `allkeys-lru`; what it evicts
@@ -68,7 +69,7 @@ pub struct RedisStore(Arc<Shared>);
 
 /// What the clones of a store share.
 struct Shared {
-    data: Connection,
+    data: Lanes,
     limits: Limits,
     hints: Hints,
     clock: Clock,
@@ -92,7 +93,7 @@ impl RedisStore {
         RedisStoreBuilder::new(url)
     }
 
-    fn new(data: Connection, limits: Limits) -> Self {
+    fn new(data: Lanes, limits: Limits) -> Self {
         let clock = Clock::system();
         Self(Arc::new(Shared {
             data,
@@ -115,18 +116,9 @@ impl Store for RedisStore {
         wanted: Wanted<'a>,
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<Found, Error>> {
-        let Shared {
-            data,
-            limits,
-            hints,
-            ..
-        } = &*self.0;
         Box::pin(async move {
             let moment = self.0.moment();
-            let exchange = data.begin(limits.read)?;
-            Lookup::new(hints, exchange, wanted, scopes)
-                .run(moment)
-                .await
+            Lookup::begin(&self.0, wanted, scopes)?.run(moment).await
         })
     }
 

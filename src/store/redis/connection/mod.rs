@@ -2,10 +2,11 @@
 //!
 //! The client's own `ConnectionManager` lets a command wait while it reconnects. A cache must not:
 //! here commands fail at once while the connection is down, and a task of the connection's own
-//! brings it up again ([`upkeep`]).
+//! brings it up again ([`upkeep`]). A store has two, for what is short and what is long ([`lanes`]).
 
 mod address;
 mod breaker;
+mod lanes;
 mod link;
 mod names;
 mod reply;
@@ -28,6 +29,7 @@ use tokio::time::{timeout, timeout_at};
 
 pub(crate) use self::address::Address;
 pub(crate) use self::breaker::{Breaker, BreakerPolicy};
+pub(crate) use self::lanes::Lanes;
 use self::link::Link;
 pub(crate) use self::names::Names;
 use self::reply::Health;

@@ -195,10 +195,6 @@ async fn where_no_variant_is_selected_those_that_are_current_are_offered() {
     for language in ["a", "b", "c", "d", "e"] {
         desk.fill(&variant(language), &[desk.tag(language)]).await;
     }
-    assert!(offered().await.is_empty(), "nobody knows of their tags yet");
-    for language in ["b", "c", "d", "e"] {
-        assert!(desk.body(&variant(language)).await.is_some());
-    }
     assert_eq!(offered().await, ["e", "d", "c", "b"]);
     desk.invalidate(&[desk.tag("d")]).await.unwrap();
     redis.command(&[b"SET", desk.entry(&variant("c")).as_bytes(), b"damaged"]);
@@ -254,6 +250,39 @@ async fn what_is_larger_than_the_limit_is_not_stored() {
         );
     }
     assert_eq!(desk.body(&fits).await.map(|body| body.len()), Some(3000));
+}
+
+#[tokio::test]
+async fn long_responses_have_a_connection_of_their_own() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let [short, long] = ["/short", "/long"].map(|path| desk.sample(path));
+    let long = long.body(vec![7; 1 << 20]);
+    // The connections by the commands that were last sent on them.
+    let commands = || {
+        let clients = redis.command(&["CLIENT", "LIST"]);
+        let clients = clients
+            .lines()
+            .filter(|client| !client.contains("cmd=client"));
+        let commands = clients.filter_map(|client| client.split_once(" cmd=")?.1.split(' ').next());
+        commands.map(str::to_owned).collect::<Vec<_>>()
+    };
+    desk.fill(&short, &[]).await;
+    assert_eq!(commands(), ["set"]);
+    // The first one opens the connection and does not wait for it.
+    desk.fill(&long, &[]).await;
+    while commands() != ["set", "ping"] {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    desk.fill(&long, &[]).await;
+    assert_eq!(commands(), ["mget", "set"]);
+    desk.capture(&short.scopes()).await.unwrap();
+    assert_eq!(desk.body(&long).await.map(|body| body.len()), Some(1 << 20));
+    assert_eq!(commands(), ["get", "mget"]);
+    desk.fill(&long.clone().body("short"), &[]).await;
+    desk.invalidate(&[desk.tag("t")]).await.unwrap();
+    assert_eq!(desk.body(&long).await, Some("short".into()));
+    assert_eq!(commands(), ["mget", "mget"]);
 }
 
 #[tokio::test]
