@@ -101,7 +101,7 @@ pub use entry::StoredResponse;
 pub use epoch::{Captured, Epoch, Scope, ScopeKind, Stamp};
 pub use error::{Error, ErrorKind};
 pub use extension::{CacheFor, NoStore, Tags};
-pub use handle::{CacheHandle, Target};
+pub use handle::{CacheHandle, Health, Target};
 pub use invalidation::Invalidated;
 pub use key::{InvalidNamespace, Namespace, PrimaryKey};
 pub use middleware::{CacheLayer, CacheService, ResponseBody, ResponseFuture};

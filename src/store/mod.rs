@@ -16,7 +16,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use smallvec::SmallVec;
@@ -195,6 +195,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Usage::default()
     }
 
+    /// Returns how the store is doing, as far as it knows without asking anyone.
+    fn health(&self) -> StoreHealth {
+        StoreHealth::default()
+    }
+
     /// Ends background work and closes connections. Later calls fail, or miss.
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
@@ -267,6 +272,32 @@ pub enum Kept {
     Invalidated,
     /// It was not stored: it is larger than the store takes.
     TooLarge,
+}
+
+/// How a store is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreHealth {
+    /// Whether there is a connection to the server, if the store has one.
+    pub connected: bool,
+    /// Since when requests do without the store, because it is away or does not answer.
+    pub degraded_since: Option<SystemTime>,
+    /// What failed last, however long ago; without passwords.
+    pub last_error: Option<String>,
+    /// Name and version of the server, if the store has one and it says so.
+    pub server: Option<String>,
+}
+
+impl Default for StoreHealth {
+    /// A store that needs nobody is well.
+    fn default() -> Self {
+        Self {
+            connected: true,
+            degraded_since: None,
+            last_error: None,
+            server: None,
+        }
+    }
 }
 
 /// How much a store holds in this process.

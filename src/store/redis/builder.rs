@@ -20,6 +20,7 @@ pub struct RedisStoreBuilder {
     /// Not shown by `Debug`: it may hold a password.
     url: String,
     connect_timeout: Duration,
+    check_interval: Duration,
     limits: Limits,
     breaker: BreakerPolicy,
 }
@@ -40,6 +41,7 @@ impl RedisStoreBuilder {
         Self {
             url: url.to_owned(),
             connect_timeout: Duration::from_millis(500),
+            check_interval: Duration::from_secs(5),
             limits: Limits {
                 read: Duration::from_millis(100),
                 capture: Duration::from_millis(50),
@@ -54,6 +56,14 @@ impl RedisStoreBuilder {
     /// Gives up an attempt to connect after this time; 500 ms by default.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
+        self
+    }
+
+    /// Makes sure every so often that a server still answers on which nothing fails; 5 s by default.
+    ///
+    /// So a server that went away is known before the first request of the morning waits for it.
+    pub fn check_interval(mut self, interval: Duration) -> Self {
+        self.check_interval = interval;
         self
     }
 
@@ -140,6 +150,7 @@ impl RedisStoreBuilder {
         let address = Address::parse(&self.url)?;
         for (name, time) in [
             ("connect_timeout", self.connect_timeout),
+            ("check_interval", self.check_interval),
             ("read_timeout", self.limits.read),
             ("capture_timeout", self.limits.capture),
             ("write_timeout", self.limits.write),
@@ -154,6 +165,7 @@ impl RedisStoreBuilder {
         Ok(Arc::new(Server {
             address,
             connect_timeout: self.connect_timeout,
+            check_interval: self.check_interval,
             breaker: Breaker::new(self.breaker),
             clock: Clock::system(),
         }))
@@ -164,6 +176,7 @@ impl fmt::Debug for RedisStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStoreBuilder")
             .field("connect_timeout", &self.connect_timeout)
+            .field("check_interval", &self.check_interval)
             .field("limits", &self.limits)
             .field("breaker", &self.breaker)
             .finish_non_exhaustive()

@@ -33,7 +33,7 @@ pub use self::builder::RedisStoreBuilder;
 use self::connection::{Lanes, Replies, get};
 use self::layout::Place;
 use self::lookup::{Hints, Lookup};
-use super::{BoxFuture, Claim, Fill, Found, Kept, Store, Wanted};
+use super::{BoxFuture, Claim, Fill, Found, Kept, Store, StoreHealth, Wanted};
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Scope};
@@ -182,6 +182,10 @@ impl Store for RedisStore {
             let mut exchange = self.0.data.begin(self.0.limits.write)?;
             exchange.send(&commands).await?.all_done()
         })
+    }
+
+    fn health(&self) -> StoreHealth {
+        self.0.data.health()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

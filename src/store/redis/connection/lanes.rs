@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Connection, Exchange, Server};
 use crate::error::Error;
+use crate::store::StoreHealth;
 
 /// Responses of this size, and longer ones, take the lane of their own.
 const LONG: usize = 64 * 1024;
@@ -72,6 +73,11 @@ impl Lanes {
         let bulk = self.bulk.get_or_init(open).as_ref();
         let alone = bulk.and_then(|bulk| bulk.begin(limit).ok());
         Ok(alone.unwrap_or(among_others))
+    }
+
+    /// Returns how the connection that all depends on is doing.
+    pub(crate) fn health(&self) -> StoreHealth {
+        self.data.health()
     }
 
     /// Ends the connections for good, once the commands under way are answered or out of time.

@@ -6,6 +6,7 @@
 
 mod address;
 mod breaker;
+mod condition;
 mod lanes;
 mod link;
 mod names;
@@ -29,6 +30,7 @@ use tokio::time::{timeout, timeout_at};
 
 pub(crate) use self::address::Address;
 pub(crate) use self::breaker::{Breaker, BreakerPolicy};
+use self::condition::Condition;
 pub(crate) use self::lanes::Lanes;
 use self::link::Link;
 pub(crate) use self::names::Names;
@@ -37,12 +39,15 @@ pub(crate) use self::reply::Replies;
 use self::upkeep::Upkeep;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
+use crate::store::StoreHealth;
 
 /// A server, as all connections to it know it.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) address: Address,
     pub(crate) connect_timeout: Duration,
+    /// How often a connection on which nothing fails is looked after.
+    pub(crate) check_interval: Duration,
     pub(crate) breaker: Breaker,
     pub(crate) clock: Clock,
 }
@@ -57,6 +62,7 @@ pub(crate) struct Connection {
 struct Shared {
     server: Arc<Server>,
     state: ArcSwap<State>,
+    condition: Condition,
     stage: watch::Sender<Stage>,
     /// Wakes the task: the server did not answer, takes no writes, or is no longer needed.
     alarm: Notify,
@@ -102,13 +108,18 @@ impl Connection {
 
     fn start(server: Arc<Server>, link: Option<Link>) -> Result<Self, Error> {
         let runtime = runtime()?;
+        let condition = Condition::new(server.clock.now());
         let state = match &link {
-            Some(link) => State::Up(link.handle()),
+            Some(link) => {
+                condition.connected(link.version());
+                State::Up(link.handle())
+            }
             None => State::Down("it has not been connected yet".to_owned()),
         };
         let shared = Arc::new(Shared {
             server,
             state: ArcSwap::from_pointee(state),
+            condition,
             stage: watch::Sender::new(Stage::Running),
             alarm: Notify::new(),
             read_only: AtomicBool::new(false),
@@ -142,6 +153,11 @@ impl Connection {
             }
             State::Down(reason) => Err(server.away(reason)),
         }
+    }
+
+    /// Returns how the connection is doing.
+    pub(crate) fn health(&self) -> StoreHealth {
+        self.shared.condition.health(&self.shared.server)
     }
 
     /// Ends the connection for good, once the commands under way are answered or out of time.
@@ -260,26 +276,33 @@ impl Shared {
         values: fn(&T) -> &[Value],
     ) -> Result<T, Error> {
         let address = &self.server.address;
-        match outcome {
+        let error = match outcome {
             Ok(Ok(received)) => {
                 self.answered(values(&received));
-                Ok(received)
+                return Ok(received);
             }
             Ok(Err(error)) => {
                 let message = format!("redis at {address} closed the connection");
-                Err(reply::failed(error, message))
+                reply::failed(error, message)
             }
             Err(_elapsed) => {
                 self.unanswered();
                 let message = format!("redis at {address} did not answer in time");
-                Err(Error::new(ErrorKind::Timeout, message))
+                Error::new(ErrorKind::Timeout, message)
             }
-        }
+        };
+        self.condition.failed(&error);
+        Err(error)
     }
 
     fn answered(&self, replies: &[Value]) {
         let Server { breaker, clock, .. } = &*self.server;
-        match reply::health(replies) {
+        let refusal = reply::gravest_refusal(replies);
+        let health = refusal.map_or(Health::Well, |(health, error)| {
+            self.condition.failed(&error);
+            health
+        });
+        match health {
             Health::Well => breaker.succeeded(clock.now()),
             Health::ReadOnly => {
                 breaker.succeeded(clock.now());
@@ -320,6 +343,7 @@ mod tests {
         Server {
             address: Address::parse(url).unwrap(),
             connect_timeout: Duration::from_millis(500),
+            check_interval: Duration::from_secs(5),
             breaker: Breaker::new(BreakerPolicy::default()),
             clock: Clock::system(),
         }
@@ -436,6 +460,25 @@ mod tests {
             redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
             until_answered(&connection, Duration::from_millis(500)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hangs_while_nobody_asks_is_noticed() {
+        let redis = RedisServer::start();
+        let server = Server {
+            check_interval: Duration::from_millis(50),
+            ..server(&redis.url())
+        };
+        let connection = Connection::open(Arc::new(server)).await.unwrap();
+        redis.stop();
+        until(Duration::from_secs(3), || async {
+            !connection.health().connected
+        })
+        .await;
+        assert_fails_at_once(&connection).await;
+        redis.cont();
+        until_answered(&connection, Duration::from_secs(3)).await;
+        assert!(connection.health().connected);
     }
 
     #[tokio::test]
