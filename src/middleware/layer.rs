@@ -108,6 +108,15 @@ impl CacheLayer {
         self.configured(|options| options.hash_ahead = bytes)
     }
 
+    /// Sets how long a request waits for the answer to another one for the same, which is with the
+    /// handler. Then it goes there itself, as does whoever comes later than this after the other.
+    ///
+    /// Default: 5 seconds. With zero no request waits for another; [`Policy::collapse`] is the
+    /// switch of a single rule.
+    pub fn collapse_wait(self, longest: Duration) -> Self {
+        self.configured(|options| options.collapse_wait = longest)
+    }
+
     /// Sets how this cache calls itself in `Cache-Status` (RFC 9211).
     ///
     /// Default: `tower-response-cache`. A name that is empty or not printable ASCII cannot be
