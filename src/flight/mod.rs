@@ -13,6 +13,7 @@
 //! This room knows nothing of what is fetched, or why. A body that those aboard read together is in
 //! [`along`].
 
+pub(crate) mod along;
 mod course;
 mod follower;
 mod leader;
