@@ -10,6 +10,7 @@
 mod support;
 
 mod bodies;
+mod flight;
 mod identity;
 mod invalidation;
 mod methods;
