@@ -25,7 +25,8 @@ use self::crowd::{Crowd, Turn};
 use self::window::{Behind, Window};
 use super::sync::Mutex;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// The error of a body of any kind.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A body of any kind.
 pub(crate) type Source = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
