@@ -23,6 +23,7 @@ use crate::reason::{Miss, Refusal};
 use crate::rules::Lifetime;
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::vary::Nominated;
+use crate::store::Store;
 
 /// How long requests for what was of no use to others go to the handler at once.
 const GROUNDED: Duration = Duration::from_secs(10);
@@ -45,11 +46,26 @@ pub(crate) struct Wish {
 
 /// What stood when the handler was asked. Only requests for which it still stands wait for the
 /// answer: it may be older than what has been invalidated since.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Circumstances {
     scopes: SmallVec<[Scope; 4]>,
     /// `None` if the store could not tell.
     stamp: Option<Stamp>,
+}
+
+impl Circumstances {
+    /// Whether nothing has been invalidated since others asked the handler, as far as can be told.
+    ///
+    /// Where the store could tell neither, what other processes have invalidated in the meantime is
+    /// not known; a herd that comes while the store is away is the worse harm.
+    fn may_join(&self, theirs: &Self, store: &dyn Store) -> bool {
+        let stands = match (&self.stamp, &theirs.stamp) {
+            (Some(mine), Some(theirs)) => mine == theirs || store.vouches_for(theirs),
+            (None, None) => true,
+            _ => false,
+        };
+        stands && self.scopes == theirs.scopes
+    }
 }
 
 /// What one request brings for the others.
@@ -91,15 +107,28 @@ impl Engine {
 impl Forward {
     /// Waits for the answer to another request if there is one to wait for, else lets others wait
     /// for this one's.
-    pub(super) fn collapse(mut self: Box<Self>) -> Step {
+    pub(super) fn collapse(mut self: Box<Self>, request: &HeaderMap) -> Step {
         if !self.may_collapse() {
-            return Step::Forward(self);
+            return self.depart();
         }
         match self.board() {
             Boarding::Follow(following) => return Step::Follow(self, following),
-            Boarding::Lead(lead) => self.lead = Some(lead),
-            Boarding::Alone(_) => {}
+            Boarding::Lead(lead) => {
+                // Another may have brought it between the look-up and now.
+                if let Some(response) = self.exchange.look_again(request) {
+                    drop(lead.land(Landing::Stored));
+                    return Step::Answer(response);
+                }
+                self.lead = Some(lead);
+            }
+            Boarding::Alone(why) => tracing::trace!(?why, "not collapsed"),
         }
+        self.depart()
+    }
+
+    /// Goes to the handler.
+    fn depart(self: Box<Self>) -> Step {
+        self.exchange.counters().missed(self.why);
         Step::Forward(self)
     }
 
@@ -108,7 +137,7 @@ impl Forward {
         match self.board() {
             Boarding::Lead(lead) => self.lead = Some(lead),
             Boarding::Follow(_) => return true,
-            Boarding::Alone(_) => {}
+            Boarding::Alone(why) => tracing::trace!(?why, "not collapsed"),
         }
         false
     }
@@ -122,6 +151,7 @@ impl Forward {
         match following.await {
             Boarded::Landed(Landing::Response(stored, along)) => {
                 if let Some(response) = self.share(&stored, along.as_ref(), request) {
+                    self.exchange.counters().missed(self.why);
                     self.exchange.counters().collapsed();
                     return Step::Answer(response);
                 }
@@ -136,7 +166,7 @@ impl Forward {
             Boarded::Landed(Landing::Stored) => self.exchange.alone = true,
             Boarded::Lead(lead) => {
                 self.lead = Some(lead);
-                return Step::Forward(self);
+                return self.depart();
             }
             Boarded::Alone(why) => return self.go_alone(why, request),
         }
@@ -149,10 +179,11 @@ impl Forward {
         if why == Why::Failed {
             self.client.clone_from(request);
             if let Some(stale) = self.failed() {
+                self.exchange.counters().missed(self.why);
                 return Step::Answer(stale);
             }
         }
-        Step::Forward(self)
+        self.depart()
     }
 
     /// Answers with what another request has brought, if a store could have.
@@ -199,8 +230,10 @@ impl Forward {
                 .as_ref()
                 .map(|captured| captured.stamp.clone()),
         };
-        let now = exchange.engine.options.clock.now();
-        exchange.engine.flights.board(&wish, circumstances, now)
+        let engine = &exchange.engine;
+        let suits = |mine: &Circumstances, theirs: &_| mine.may_join(theirs, &*engine.store);
+        let now = engine.options.clock.now();
+        engine.flights.board(&wish, circumstances, suits, now)
     }
 
     /// Whether what the handler would say to this request could be for others, as far as the

@@ -104,7 +104,7 @@ impl Exchange {
         let found = match self.look_up(request).await {
             Ok(found) => found,
             // A store that fails to find would fail to keep: no second wait.
-            Err(why) => return self.forward(why, Nominated::new(), None, None),
+            Err(why) => return self.forward(why, Nominated::new(), None, None, request),
         };
         let (why, nominated) = match found.outcome {
             Outcome::Response(stored) => match self.judge(&stored, request) {
@@ -117,7 +117,8 @@ impl Exchange {
                 }
                 Decision::Complete => {
                     let captured = self.captured(found.captured).await;
-                    return self.forward(Miss::Partial, Nominated::new(), Some(stored), captured);
+                    let part = Some(stored);
+                    return self.forward(Miss::Partial, Nominated::new(), part, captured, request);
                 }
                 Decision::Validate(why) => (why, Nominated::from_elem(stored, 1)),
                 Decision::Forward(why) => (why, Nominated::new()),
@@ -128,7 +129,19 @@ impl Exchange {
             Outcome::Absent => (Miss::Absent, Nominated::new()),
         };
         let captured = self.captured(found.captured).await;
-        self.forward(why, nominated, None, captured)
+        self.forward(why, nominated, None, captured, request)
+    }
+
+    /// Answers from what has come into the store since it was asked, if that is seen at once.
+    pub(super) fn look_again(&self, request: &HeaderMap) -> Option<Response<Content>> {
+        let found = self.engine.glance(&self.key, request)?;
+        let Outcome::Response(stored) = found.outcome else {
+            return None;
+        };
+        match self.judge(&stored, request) {
+            Decision::Serve(service) => Some(self.serve(&stored, request, service)),
+            _ => None,
+        }
     }
 
     fn judge(&self, stored: &StoredResponse, request: &HeaderMap) -> Decision {
@@ -188,13 +201,14 @@ impl Exchange {
         nominated: Nominated,
         part: Option<Arc<StoredResponse>>,
         captured: Option<Captured>,
+        request: &HeaderMap,
     ) -> Step {
-        self.counters().missed(why);
         if self.facts.directives.only_if_cached {
+            self.counters().missed(why);
             // RFC 9111 §5.2.1.7
             return Step::Answer(respond::gateway_timeout("only-if-cached, and nothing is\n"));
         }
-        Box::new(Forward::new(self, why, nominated, part, captured)).collapse()
+        Box::new(Forward::new(self, why, nominated, part, captured)).collapse(request)
     }
 
     /// Completes what the look-up captured.

@@ -35,23 +35,17 @@ where
     let (head, body) = request.into_parts();
     let span = tracing::debug_span!("cache_lookup", key = ?exchange.key());
     let mut step = exchange.resolve(&head.headers).instrument(span).await;
-    while let Step::Follow(to, following) = step {
-        step = to.follow(following, &head.headers).await;
-    }
-    let request = Request::from_parts(head, body);
-    match step {
-        Step::Follow(..) => unreachable!("it has been followed to its end"),
-        Step::Answer(response) => Ok(response.map(ResponseBody::made)),
-        Step::Forward(to) if to.is_awaited() => {
-            // The client may go away, or stall; those who wait for the answer must not mind.
-            let engine = to.engine();
-            let fetch = forward(inner, request, *to).in_current_span();
-            engine.tasks.carry(fetch, LONGEST_FETCH).await
-        }
-        Step::Forward(to) => forward(inner, request, *to).await,
-        Step::Refresh(response, to, refreshing) => {
-            refresh(inner, request, *to, refreshing);
-            Ok(response.map(ResponseBody::made))
+    loop {
+        step = match step {
+            Step::Follow(to, following) => to.follow(following, &head.headers).await,
+            Step::Answer(response) => return Ok(response.map(ResponseBody::made)),
+            Step::Forward(to) => {
+                return lead(inner, Request::from_parts(head, body), *to).await;
+            }
+            Step::Refresh(response, to, refreshing) => {
+                refresh(inner, Request::from_parts(head, body), *to, refreshing);
+                return Ok(response.map(ResponseBody::made));
+            }
         }
     }
 }
@@ -74,6 +68,30 @@ where
         Some(recorder) => record(head, None, body, recorder).await,
         None => Response::from_parts(head, ResponseBody::passing(body)),
     })
+}
+
+/// Forwards a request, in a task of its own if others wait for the answer: its client may go away,
+/// or stall, and they must not mind.
+async fn lead<S, ReqBody, ResBody>(
+    inner: S,
+    request: Request<ReqBody>,
+    to: Forward,
+) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Send + 'static,
+    ReqBody: Send + 'static,
+    ResBody: Body + Send + 'static,
+    ResBody::Data: Send,
+    ResBody::Error: Into<BoxError>,
+{
+    if !to.is_awaited() {
+        return forward(inner, request, to).await;
+    }
+    let engine = to.engine();
+    let fetch = forward(inner, request, to).in_current_span();
+    engine.tasks.carry(fetch, LONGEST_FETCH).await
 }
 
 async fn forward<S, ReqBody, ResBody>(

@@ -1,5 +1,4 @@
-//! Requests for the same at the same time share one call of the handler, and harm each other in no
-//! way.
+//! Which requests share a call of the handler, and which go to it themselves.
 
 use std::time::Duration;
 
@@ -40,74 +39,6 @@ async fn texts(tasks: Vec<JoinHandle<Result<Answer, Broken>>>) -> Vec<String> {
     let text =
         |answer: Result<Result<Answer, Broken>, _>| answer.unwrap().unwrap().text().to_owned();
     answers.into_iter().map(text).collect()
-}
-
-#[tokio::test]
-async fn all_who_want_the_same_get_it_from_one_call() {
-    let origin = Origin::counting(&[]);
-    let cache = Cache::new(&origin, everywhere(ttl(60)));
-    let hold = origin.hold();
-    let tasks = sent_times(100, &cache).await;
-    drop(hold);
-    assert_eq!(texts(tasks).await, vec!["1"; 100]);
-    assert_eq!(origin.calls(), 1);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_share_one_call() {
-    let origin = Origin::counting(&[]);
-    let cache = Cache::new(&origin, everywhere(ttl(60)));
-    let hold = origin.hold();
-    let tasks: Vec<_> = (0..10_000)
-        .map(|_| {
-            let service = cache.service();
-            tokio::spawn(async move {
-                let response = tower::ServiceExt::oneshot(service, get("/a")).await;
-                Answer::read(response.unwrap()).await.text().to_owned()
-            })
-        })
-        .collect();
-    while origin.made() == 0 {
-        yield_now().await;
-    }
-    drop(hold);
-    for task in tasks {
-        assert_eq!(task.await.unwrap(), "1");
-    }
-    assert_eq!(origin.calls(), 1);
-}
-
-#[tokio::test]
-async fn an_answer_says_that_it_was_shared() {
-    let origin = Origin::counting(&[]);
-    let cache = Cache::new(&origin, everywhere(ttl(60)));
-    let hold = origin.hold();
-    let first = sent(&cache, &[]).await;
-    let second = sent(&cache, &[]).await;
-    drop(hold);
-    assert_eq!(
-        first.await.unwrap().unwrap().cache_status(),
-        "fwd=uri-miss; stored"
-    );
-    assert_eq!(
-        second.await.unwrap().unwrap().cache_status(),
-        "fwd=uri-miss; collapsed"
-    );
-    assert_eq!(cache.handle().stats().routes[0].collapsed, 1);
-}
-
-#[tokio::test]
-async fn the_client_that_came_first_can_go_without_harm_to_the_others() {
-    let origin = Origin::counting(&[]);
-    let cache = Cache::new(&origin, everywhere(ttl(60)));
-    let hold = origin.hold();
-    let first = sent(&cache, &[]).await;
-    let others = sent_times(3, &cache).await;
-    first.abort();
-    assert!(first.await.unwrap_err().is_cancelled());
-    drop(hold);
-    assert_eq!(texts(others).await, ["1", "1", "1"]);
-    assert_eq!(origin.calls(), 1);
 }
 
 #[tokio::test]
@@ -153,23 +84,6 @@ async fn what_is_not_for_others_is_asked_for_by_each_at_once() {
 }
 
 #[tokio::test]
-async fn requests_that_show_an_identity_go_alone() {
-    for field in [("authorization", "Basic eDp5"), ("cookie", "session=1")] {
-        let origin = Origin::counting(&[("cache-control", "public")]);
-        let cache = Cache::new(&origin, everywhere(ttl(60)));
-        let hold = origin.hold();
-        let tasks = [
-            sent(&cache, &[field]).await,
-            sent(&cache, &[field]).await,
-            sent(&cache, &[]).await,
-        ];
-        assert_eq!(origin.calls(), 3, "{field:?}");
-        drop(hold);
-        texts(tasks.into()).await;
-    }
-}
-
-#[tokio::test]
 async fn each_variant_is_asked_for_once() {
     let origin = Origin::new(|call| {
         let language = call.head.headers["accept-language"].to_str().unwrap();
@@ -189,33 +103,6 @@ async fn each_variant_is_asked_for_once() {
         assert_eq!(text, ["de", "en", "fr"][n % 3]);
     }
     assert_eq!(origin.calls(), 3);
-}
-
-#[tokio::test]
-async fn who_comes_after_an_invalidation_does_not_get_what_was_asked_for_before() {
-    let origin = Origin::counting(&[]);
-    let cache = Cache::new(&origin, everywhere(ttl(60)));
-    for target in [
-        tower_response_cache::Target::uri("/a"),
-        tower_response_cache::Target::everything(),
-        tower_response_cache::Target::tag("of-the-response"),
-    ] {
-        let hold = origin.hold();
-        let before = origin.calls();
-        let early = sent(&cache, &[]).await;
-        cache.handle().invalidate(target).await.unwrap();
-        let late = sent(&cache, &[]).await;
-        assert_eq!(origin.calls(), before + 2);
-        drop(hold);
-        let [early, late] = [early, late].map(|task| async { task.await.unwrap().unwrap() });
-        assert_eq!(early.await.text(), (before + 1).to_string());
-        assert_eq!(late.await.text(), (before + 2).to_string());
-        cache
-            .handle()
-            .invalidate(tower_response_cache::Target::everything())
-            .await
-            .unwrap();
-    }
 }
 
 #[tokio::test]
@@ -247,19 +134,6 @@ async fn when_the_handler_fails_one_more_tries_and_then_each() {
         assert_eq!(answer.unwrap().unwrap_err(), Broken);
     }
     origin.recover();
-    assert_eq!(cache.get("/a").await.status, StatusCode::OK);
-}
-
-#[tokio::test]
-async fn a_panic_of_the_handler_is_one_in_the_request_that_called_it_alone() {
-    let origin = Origin::counting(&[]);
-    let cache = Cache::new(&origin, everywhere(ttl(60)));
-    let hold = origin.hold();
-    origin.panic();
-    let first = sent(&cache, &[]).await;
-    assert!(first.await.unwrap_err().is_panic());
-    origin.recover();
-    drop(hold);
     assert_eq!(cache.get("/a").await.status, StatusCode::OK);
 }
 
@@ -337,22 +211,4 @@ async fn all_read_along_while_the_body_is_made_and_one_that_stalls_harms_nobody(
         "{}",
         hit.cache_status()
     );
-}
-
-#[tokio::test]
-async fn a_body_that_fails_fails_for_all_who_read_it() {
-    let (mut sender, channel) = Channel::<Bytes, Broken>::new(4);
-    let cache = Cache::new(&streaming(channel), everywhere(ttl(60)));
-    let mut bodies = Vec::new();
-    for _ in 0..3 {
-        bodies.push(cache.send(get("/a")).await.unwrap().into_body());
-    }
-    sender.send(Frame::data("one".into())).await.unwrap();
-    sender.abort(Broken);
-    for body in &mut bodies {
-        assert_eq!(next(body).await.unwrap().unwrap(), "one");
-        let error = next(body).await.unwrap().unwrap_err();
-        assert!(error.to_string().contains(&Broken.to_string()), "{error}");
-    }
-    assert_eq!(cache.handle().stats().stored(), 0);
 }

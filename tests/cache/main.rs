@@ -11,6 +11,7 @@ mod support;
 
 mod bodies;
 mod collapsing;
+mod flight;
 mod identity;
 mod invalidation;
 mod methods;

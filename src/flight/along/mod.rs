@@ -110,7 +110,7 @@ impl Along {
         tap: Box<dyn Tap>,
         abandoned: Abandoned,
     ) -> (Arc<Self>, Reader) {
-        let rest = source.size_hint();
+        let (rest, ended) = (source.size_hint(), source.is_end_stream());
         let mut window = Window::new(keep);
         let (tap, abandoned) = match rest.lower() <= keep {
             true => (Some(tap), Some(abandoned)),
@@ -135,6 +135,10 @@ impl Along {
             crowd,
         });
         let reader = along.enter(&mut along.state.lock());
+        if ended {
+            // Nobody need poll it.
+            along.complete(None);
+        }
         (along, reader)
     }
 

@@ -46,7 +46,9 @@ fn read(mut reader: Reader, frames: usize) -> JoinHandle<Read> {
 fn feed_all(feed: &Feed, end: Morsel) -> JoinHandle<()> {
     let feed = feed.clone();
     thread::spawn(move || {
-        ["one ", "two ", "three "].map(|word| feed.data(word));
+        for word in ["one ", "two ", "three "] {
+            feed.data(word);
+        }
         feed.give(end);
     })
 }
@@ -56,12 +58,12 @@ fn who_reads_on_reads_all_whoever_goes() {
     schedules(|| {
         let (feed, notes) = (Feed::default(), Notes::default());
         let (along, first) = feed.along(100, &notes);
-        let second = along.reader().unwrap();
+        let (second, third) = (along.reader().unwrap(), along.reader().unwrap());
         let going = [
             read(first, thread_rng().gen_range(0..4)),
             read(second, thread_rng().gen_range(0..4)),
         ];
-        let staying = read(along.reader().unwrap(), usize::MAX);
+        let staying = read(third, usize::MAX);
         let feeding = feed_all(&feed, Morsel::End);
         let (all, ended) = staying.join().unwrap();
         assert!(ended && all == BODY, "{all:?}");
@@ -122,7 +124,9 @@ fn when_all_go_the_body_is_finished_or_dropped_once() {
         ];
         let feeding = feed_all(&feed, Morsel::End);
         let late = along.reader().map(|late| read(late, usize::MAX));
-        reading.map(|each| each.join().unwrap());
+        for each in reading {
+            each.join().unwrap();
+        }
         let late = late.map(|late| late.join().unwrap());
         feeding.join().unwrap();
         if let Some(last) = notes.last() {
