@@ -104,7 +104,7 @@ pub use rules::{Policy, Rule, Rules, RulesBuilder, RulesError};
 #[cfg(feature = "memory")]
 pub use store::MemoryStore;
 #[cfg(feature = "redis")]
-pub use store::{RedisStore, RedisStoreBuilder};
+pub use store::{Mirroring, RedisStore, RedisStoreBuilder};
 
 /// The README's examples are tests.
 #[cfg(all(doctest, feature = "memory", feature = "redis"))]

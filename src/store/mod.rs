@@ -23,10 +23,10 @@ use smallvec::SmallVec;
 #[cfg(feature = "memory")]
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
-pub use self::redis::{RedisStore, RedisStoreBuilder};
+pub use self::redis::{Mirroring, RedisStore, RedisStoreBuilder};
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
-use crate::epoch::{Captured, Scope};
+use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::Error;
 use crate::key::{Namespace, PrimaryKey};
 
@@ -121,6 +121,33 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         namespace: &'a Namespace,
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Whether this process knows, without asking anyone, that every epoch of a stamp is current.
+    ///
+    /// `false` says nothing: [`confirm`](Self::confirm) may find out. On this a store above this
+    /// one, which keeps responses with their stamps, answers without waiting. So it must not block;
+    /// and it must be `false` at once for what was invalidated here, and within a bounded time,
+    /// that the store states, for what was invalidated in another process.
+    fn vouches_for(&self, stamp: &Stamp) -> bool {
+        let _ = stamp;
+        false
+    }
+
+    /// Finds out whether every epoch of a stamp is current, without reading a response.
+    ///
+    /// What it finds it may remember, to [vouch](Self::vouches_for) for it.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked, or not in time.
+    fn confirm<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        stamp: &'a Stamp,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        let _ = namespace;
+        Box::pin(async { Ok(self.vouches_for(stamp)) })
+    }
 
     /// Drops one stored response, if it is still the one held.
     ///

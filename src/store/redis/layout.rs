@@ -7,6 +7,7 @@
 //! | `hc1:<namespace>:v:{b<bucket>}` | the epoch of all paths of a bucket |
 //! | `hc1:<namespace>:v:{n}`, `v:{r<digest>}`, `v:{t<digest>}` | the epoch of the namespace, a route, a tag |
 //! | `hc1:<namespace>:m:{t<digest>}` | the mark of a tag that was invalidated lately |
+//! | `hc1:<namespace>:i:{n}` | the life of the server that all this is of |
 //!
 //! No byte that a client chose is part of a name, only digests are: no request can steer a name to
 //! another key, pattern or cluster slot. The braces are the hash tags of Redis Cluster: responses,
@@ -96,6 +97,13 @@ pub(super) fn mark(namespace: &Namespace, tag: Scope) -> String {
     scoped(namespace, "m", tag)
 }
 
+/// Returns the name of what tells which life of the server the namespace's content is of.
+pub(super) fn incarnation(namespace: &Namespace) -> String {
+    let mut name = begin(namespace, "i");
+    name.push_str("n}");
+    name
+}
+
 fn scoped(namespace: &Namespace, kind: &str, scope: Scope) -> String {
     let mut name = begin(namespace, kind);
     match scope.kind() {
@@ -125,9 +133,31 @@ fn begin(namespace: &Namespace, kind: &str) -> String {
     name
 }
 
+/// Returns the number that all names of a scope's epoch lead to; others share it.
+pub(super) fn slot(scope: Scope) -> u16 {
+    bucket(scope.digest())
+}
+
+/// Returns the slot of the epoch with this name; `None` if it is no epoch's.
+pub(super) fn slot_of(name: &[u8]) -> Option<u16> {
+    let name = std::str::from_utf8(name).ok()?;
+    let (namespace, scope) = name.strip_prefix("hc1:")?.split_once(":v:{")?;
+    let (kind, digest) = scope.strip_suffix('}')?.split_at_checked(1)?;
+    match kind {
+        "n" => Some(slot(Scope::namespace(namespace))),
+        "b" => digest.parse().ok(),
+        "r" | "t" => leading(digest).map(fold),
+        _ => None,
+    }
+}
+
 /// Paths share 16,384 epochs, as many as a cluster has slots.
 fn bucket([high, low, ..]: Digest) -> u16 {
-    u16::from_be_bytes([high, low]) % 16_384
+    fold(u16::from_be_bytes([high, low]))
+}
+
+fn fold(leading: u16) -> u16 {
+    leading % 16_384
 }
 
 fn push_bucket(name: &mut String, bucket: u16) {
@@ -135,9 +165,20 @@ fn push_bucket(name: &mut String, bucket: u16) {
     name.push_str(itoa::Buffer::new().format(bucket));
 }
 
+const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// Reads the first two bytes of a digest that [`push_base64`] wrote.
+fn leading(text: &str) -> Option<u16> {
+    let (first, _) = text.as_bytes().split_first_chunk::<3>()?;
+    let bits = first.iter().try_fold(0_u32, |bits, letter| {
+        let sextet = LETTERS.iter().position(|known| known == letter)?;
+        Some(bits << 6 | u32::try_from(sextet).ok()?)
+    })?;
+    u16::try_from(bits >> 2).ok()
+}
+
 /// Writes a digest in 22 letters (RFC 4648 §5, without padding).
 fn push_base64(name: &mut String, digest: Digest) {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let bits = u128::from_be_bytes(digest);
     // The last letter has two bits of the digest and four of padding.
     let sextets = (0..21)
@@ -153,6 +194,7 @@ fn push_base64(name: &mut String, digest: Digest) {
 mod tests {
     use bytes::Bytes;
     use http::{Request, Response};
+    use proptest::prelude::*;
 
     use super::*;
     use crate::clock::Clock;
@@ -197,6 +239,7 @@ mod tests {
             (epoch(&namespace, route), "v:{rkGbMV31SiAkGLs-I7Wl24Q}"),
             (epoch(&namespace, tag), "v:{tkeR2tHrQKvSeiBTUbG-6ZA}"),
             (mark(&namespace, tag), "m:{tkeR2tHrQKvSeiBTUbG-6ZA}"),
+            (incarnation(&namespace), "i:{n}"),
             (place.variants(), "y:{b12908}OLcfZMNkrbVDXlkJWlQW6A"),
             (
                 place.entry(place.primary()),
@@ -208,6 +251,31 @@ mod tests {
             ),
         ] {
             assert_eq!(name, format!("hc1:default:{golden}"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_name_of_an_epoch_leads_to_the_slot_of_its_scope(
+            namespace in "[A-Za-z0-9._-]{1,64}",
+            bytes: Vec<u8>,
+        ) {
+            let room: Namespace = namespace.parse().unwrap();
+            for scope in [
+                Scope::namespace(&namespace),
+                Scope::path(&namespace, &bytes),
+                Scope::route(&namespace, &String::from_utf8_lossy(&bytes)),
+                Scope::tag(&namespace, &bytes),
+            ] {
+                let name = epoch(&room, scope);
+                prop_assert_eq!(slot_of(name.as_bytes()), Some(slot(scope)), "{}", name);
+            }
+        }
+
+        #[test]
+        fn any_bytes_lead_to_a_slot_or_none(bytes: Vec<u8>, rest in ".{0,8}") {
+            let _ = slot_of(&bytes);
+            let _ = slot_of(format!("hc1:a:v:{{{rest}}}").as_bytes());
         }
     }
 

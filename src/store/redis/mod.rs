@@ -9,7 +9,9 @@
 
 mod builder;
 mod connection;
+mod control;
 mod epochs;
+mod incarnation;
 mod layout;
 mod lookup;
 mod memo;
@@ -20,21 +22,25 @@ mod redis_server;
 mod variants;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use redis::Pipeline;
+use smallvec::SmallVec;
 
 use self::builder::Limits;
 pub use self::builder::RedisStoreBuilder;
-use self::connection::{Connection, get};
+use self::connection::{Connection, Server, get};
+pub use self::control::Mirroring;
+use self::control::{Control, Mirror};
+use self::epochs::Known;
 use self::layout::Place;
 use self::lookup::{Hints, Lookup};
 use super::{BoxFuture, Fill, Found, Kept, Store, Wanted};
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
-use crate::epoch::{Captured, Scope};
+use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
 
@@ -67,6 +73,10 @@ pub struct RedisStore(Arc<Shared>);
 /// What the clones of a store share.
 struct Shared {
     data: Connection,
+    server: Arc<Server>,
+    /// Opened when it is first needed, which a store that is asked for responses alone never does.
+    control: OnceLock<Option<Control>>,
+    mirroring: Mirroring,
     limits: Limits,
     hints: Hints,
     clock: Clock,
@@ -90,10 +100,13 @@ impl RedisStore {
         RedisStoreBuilder::new(url)
     }
 
-    fn new(data: Connection, limits: Limits) -> Self {
+    fn new(server: Arc<Server>, data: Connection, limits: Limits, mirroring: Mirroring) -> Self {
         let clock = Clock::system();
         Self(Arc::new(Shared {
             data,
+            server,
+            control: OnceLock::new(),
+            mirroring,
             limits,
             hints: Hints::new(),
             began: clock.now(),
@@ -121,7 +134,8 @@ impl Store for RedisStore {
         } = &*self.0;
         Box::pin(async move {
             let moment = self.0.moment();
-            let exchange = data.begin(limits.read)?;
+            let mut exchange = data.begin(limits.read)?;
+            incarnation::check(&mut exchange, wanted.namespace).await?;
             Lookup::new(hints, exchange, wanted, scopes)
                 .run(moment)
                 .await
@@ -149,8 +163,27 @@ impl Store for RedisStore {
             let mut commands = Pipeline::new();
             epochs::forget(&mut commands, namespace, scopes);
             let mut exchange = self.0.data.begin(self.0.limits.write)?;
-            exchange.send(&commands).await?.all_done()
+            exchange.send(&commands).await?.all_done()?;
+            // The server tells as well, but perhaps later than the caller tells others.
+            if let Some(mirror) = self.0.mirror() {
+                scopes
+                    .iter()
+                    .for_each(|scope| mirror.forget(layout::slot(*scope)));
+            }
+            Ok(())
         })
+    }
+
+    fn vouches_for(&self, stamp: &Stamp) -> bool {
+        self.0.mirror().is_some_and(|mirror| mirror.confirms(stamp))
+    }
+
+    fn confirm<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        stamp: &'a Stamp,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.0.confirm(namespace, stamp))
     }
 
     fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {
@@ -167,7 +200,12 @@ impl Store for RedisStore {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.0.data.close())
+        Box::pin(async {
+            if let Some(Some(control)) = self.0.control.get() {
+                control.close().await;
+            }
+            self.0.data.close().await;
+        })
     }
 }
 
@@ -181,8 +219,51 @@ impl Shared {
             .fetch_add(1, Ordering::Relaxed)
             .is_multiple_of(RENEWAL);
         let mut exchange = self.data.begin(self.limits.capture)?;
+        incarnation::check(&mut exchange, namespace).await?;
         let stamp = epochs::ensure(&mut exchange, namespace, scopes, renew).await?;
         Ok(Captured { stamp, moment })
+    }
+
+    /// Asks which epochs are current: on the control connection, which will tell when that changes,
+    /// else where all else is asked.
+    async fn confirm(&self, namespace: &Namespace, stamp: &Stamp) -> Result<bool, Error> {
+        let scopes: SmallVec<[Scope; 4]> = stamp.iter().map(|(scope, _)| scope).collect();
+        let loaded = match self.control() {
+            Some(control) => control.load(namespace, &scopes, self.limits.read).await,
+            None => self.ask(namespace, &scopes).await,
+        };
+        let known = match loaded {
+            // The control connection alone may be down.
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                self.ask(namespace, &scopes).await?
+            }
+            loaded => loaded?,
+        };
+        Ok(stamp.is_current(|scope| known.get(scope)))
+    }
+
+    async fn ask(&self, namespace: &Namespace, scopes: &[Scope]) -> Result<Known, Error> {
+        let mut exchange = self.data.begin(self.limits.read)?;
+        incarnation::check(&mut exchange, namespace).await?;
+        let mut commands = Pipeline::with_capacity(scopes.len());
+        epochs::ask(&mut commands, namespace, scopes);
+        let mut replies = exchange.send(&commands).await?;
+        let mut known = Known::new();
+        known.read(&mut replies, scopes)?;
+        Ok(known)
+    }
+
+    /// Returns the control connection, if there is to be one.
+    fn control(&self) -> Option<&Control> {
+        let open = || match self.mirroring {
+            Mirroring::Off => None,
+            mode => Control::open(Arc::clone(&self.server), mode).ok(),
+        };
+        self.control.get_or_init(open).as_ref()
+    }
+
+    fn mirror(&self) -> Option<&Mirror> {
+        self.control.get()?.as_ref().map(Control::mirror)
     }
 
     /// Deletes a response if it is still the one stored. One that replaces it in between goes too,

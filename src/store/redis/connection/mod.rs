@@ -29,6 +29,8 @@ use self::link::Link;
 use self::reply::Health;
 pub(crate) use self::reply::Replies;
 use self::upkeep::Upkeep;
+use super::control::Tracker;
+use super::incarnation::Trusted;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 
@@ -50,6 +52,8 @@ pub(crate) struct Connection {
 /// What commands and the task know of each other.
 struct Shared {
     server: Arc<Server>,
+    /// What listens on the connection, if anything does.
+    tracker: Option<Arc<Tracker>>,
     state: ArcSwap<State>,
     stage: watch::Sender<Stage>,
     /// Wakes the task: the server did not answer, takes no writes, or is no longer needed.
@@ -59,7 +63,7 @@ struct Shared {
 }
 
 enum State {
-    Up(MultiplexedConnection),
+    Up(MultiplexedConnection, Arc<Trusted>),
     /// With the reason.
     Down(String),
 }
@@ -79,8 +83,8 @@ impl Connection {
     /// When the server does not answer in time, or refuses.
     pub(crate) async fn open(server: Arc<Server>) -> Result<Self, Error> {
         runtime()?;
-        let link = server.dial().await?;
-        Self::start(server, Some(link))
+        let link = server.dial(None).await?;
+        Self::start(server, None, Some(link))
     }
 
     /// Connects to a server in the background, trying until it succeeds.
@@ -89,17 +93,31 @@ impl Connection {
     ///
     /// Outside a Tokio runtime.
     pub(crate) fn open_lazily(server: Arc<Server>) -> Result<Self, Error> {
-        Self::start(server, None)
+        Self::start(server, None, None)
     }
 
-    fn start(server: Arc<Server>, link: Option<Link>) -> Result<Self, Error> {
+    /// Connects to a server in the background, with this to listen to it.
+    ///
+    /// # Errors
+    ///
+    /// Outside a Tokio runtime.
+    pub(crate) fn open_for(server: Arc<Server>, tracker: Arc<Tracker>) -> Result<Self, Error> {
+        Self::start(server, Some(tracker), None)
+    }
+
+    fn start(
+        server: Arc<Server>,
+        tracker: Option<Arc<Tracker>>,
+        link: Option<Link>,
+    ) -> Result<Self, Error> {
         let runtime = runtime()?;
         let state = match &link {
-            Some(link) => State::Up(link.handle()),
+            Some(link) => State::up(link),
             None => State::Down("it has not been connected yet".to_owned()),
         };
         let shared = Arc::new(Shared {
             server,
+            tracker,
             state: ArcSwap::from_pointee(state),
             stage: watch::Sender::new(Stage::Running),
             alarm: Notify::new(),
@@ -123,9 +141,10 @@ impl Connection {
             return Err(server.away("it does not answer; its circuit breaker is open"));
         }
         match &**self.shared.state.load() {
-            State::Up(handle) => Ok(Exchange {
+            State::Up(handle, trusted) => Ok(Exchange {
                 shared: &self.shared,
                 handle: handle.clone(),
+                trusted: Arc::clone(trusted),
                 deadline: server.clock.now() + limit,
             }),
             State::Down(reason) => Err(server.away(reason)),
@@ -159,7 +178,7 @@ impl fmt::Debug for Connection {
         let mut debug = f.debug_struct("Connection");
         debug.field("server", &self.shared.server);
         match &**self.shared.state.load() {
-            State::Up(_) => debug.field("state", &"up"),
+            State::Up(..) => debug.field("state", &"up"),
             State::Down(reason) => debug.field("state", reason),
         };
         debug.finish_non_exhaustive()
@@ -170,10 +189,16 @@ impl fmt::Debug for Connection {
 pub(crate) struct Exchange<'a> {
     shared: &'a Shared,
     handle: MultiplexedConnection,
+    trusted: Arc<Trusted>,
     deadline: Instant,
 }
 
 impl Exchange<'_> {
+    /// Returns the namespaces whose content is known to be of this life of the server.
+    pub(crate) fn trusted(&self) -> &Trusted {
+        &self.trusted
+    }
+
     /// Sends commands in one piece and waits for all replies.
     ///
     /// When this is dropped in the middle, the commands may or may not be carried out; their
@@ -216,10 +241,17 @@ pub(crate) fn get(name: &str) -> Cmd {
     command
 }
 
+impl State {
+    fn up(link: &Link) -> Self {
+        Self::Up(link.handle(), link.trusted())
+    }
+}
+
 impl Server {
-    async fn dial(&self) -> Result<Link, Error> {
+    async fn dial(&self, tracker: Option<&Arc<Tracker>>) -> Result<Link, Error> {
         let message = format!("redis at {} cannot be reached", self.address);
-        match timeout(self.connect_timeout, Link::establish(&self.address)).await {
+        let link = Link::establish(&self.address, tracker);
+        match timeout(self.connect_timeout, link).await {
             Ok(Ok(link)) => Ok(link),
             Ok(Err(error)) => Err(reply::failed(error, message)),
             Err(elapsed) => Err(Error::new(ErrorKind::Timeout, message).with_source(elapsed)),
