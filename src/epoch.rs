@@ -151,6 +151,19 @@ impl Stamp {
         self.0.iter().copied()
     }
 
+    /// Returns the epoch that it holds of `scope`.
+    pub fn get(&self, scope: Scope) -> Option<Epoch> {
+        let (_, epoch) = self.iter().find(|(held, _)| *held == scope)?;
+        Some(epoch)
+    }
+
+    /// Puts another epoch of `scope` in place of the one that it holds.
+    pub fn replace(&mut self, scope: Scope, epoch: Epoch) {
+        for (_, held) in self.0.iter_mut().filter(|(held, _)| *held == scope) {
+            *held = epoch;
+        }
+    }
+
     /// Returns the number of scopes.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -169,7 +182,7 @@ impl Stamp {
 
     /// Whether the stamp depends on `scope`.
     pub fn contains(&self, scope: Scope) -> bool {
-        self.iter().any(|(held, _)| held == scope)
+        self.get(scope).is_some()
     }
 }
 

@@ -83,6 +83,8 @@ reasons! {
         Authorization = "authorization",
         /// What is stored is a part that does not hold the bytes wanted.
         Partial = "partial",
+        /// It is a POST, whose response may serve later GETs.
+        Method = "method",
         /// The store is away.
         StoreUnavailable = "store-unavailable",
         /// The store did not answer in time.

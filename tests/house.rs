@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors, from the ground up, with their rooms.
 const FLOORS: [&[&str]; 9] = [
-    &["error", "clock", "reason", "metrics"],
+    &["error", "clock", "reason", "metrics", "flight"],
     &["semantics", "key", "epoch", "extension"],
     &["entry", "rules"],
     &["store"],

@@ -1,4 +1,4 @@
-//! What the benches share: ratios out of criterion's estimates, and counted allocations.
+//! What the benches share: ratios out of criterion's estimates.
 
 pub(crate) mod redis;
 
@@ -6,13 +6,6 @@ use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-
-use axum::Router;
-use axum::body::Body;
-use futures_util::FutureExt;
-use http::Request;
-use http_body_util::BodyExt;
-use tower::Service;
 
 /// The figures to reach, and what this run gave.
 #[derive(Default)]
@@ -27,6 +20,25 @@ impl Ratios {
             let ratio = bench / baseline;
             let detail = format!("{} / {}", pretty(bench), pretty(baseline));
             self.row(name, &format!("{ratio:.2}"), &format!("{limit}"), &detail);
+        }
+    }
+
+    /// Compares times that were taken in pairs, the baseline's first, by the median of their ratios;
+    /// does nothing if none were taken.
+    pub(crate) fn of_pairs(&mut self, name: &str, pairs: &[[f64; 2]], limit: f64) {
+        let median = |figure: fn(&[f64; 2]) -> f64| {
+            let mut figures: Vec<f64> = pairs.iter().map(figure).collect();
+            figures.sort_by(f64::total_cmp);
+            figures.get(figures.len() / 2).copied()
+        };
+        let medians = [
+            median(|[baseline, time]| time / baseline),
+            median(|[_, time]| *time),
+            median(|[baseline, _]| *baseline),
+        ];
+        if let [Some(ratio), Some(time), Some(baseline)] = medians {
+            let detail = format!("{} / {}", pretty(time), pretty(baseline));
+            self.row(name, &format!("{ratio:.2}"), &limit.to_string(), &detail);
         }
     }
 
@@ -62,30 +74,6 @@ impl Ratios {
     fn row(&mut self, name: &str, value: &str, limit: &str, detail: &str) {
         writeln!(self.table, "| {name} | {value} | {limit} | {detail} |").expect("a string grows");
     }
-}
-
-/// Counts the allocations of one answer, once everything is warm.
-pub(crate) fn allocations(router: Router, request: impl Fn() -> Request<Body>) -> u64 {
-    let mut router: Router = router.with_state(());
-    let mut once = || {
-        let request = request();
-        let measured = allocation_counter::measure(|| {
-            let response = router
-                .call(request)
-                .now_or_never()
-                .expect("ready")
-                .expect("infallible");
-            response
-                .into_body()
-                .collect()
-                .now_or_never()
-                .expect("ready")
-                .expect("a body");
-        });
-        measured.count_total
-    };
-    once();
-    once()
 }
 
 /// Reads the median that criterion has estimated, in nanoseconds.

@@ -6,13 +6,14 @@ use http::header::{
     CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, ETAG, EXPIRES, SET_COOKIE,
 };
 use http::response::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use smallvec::SmallVec;
 
 use super::{Exchange, respond};
 use crate::entry::Variant;
 use crate::epoch::Scope;
 use crate::extension::Told;
+use crate::key::PrimaryKey;
 use crate::reason::Refusal;
 use crate::rules::{ClientCaching, Lifetime, Policy};
 use crate::semantics::age;
@@ -35,6 +36,7 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// A response that may be stored.
 #[derive(Debug)]
 pub(super) struct Admission {
+    pub(super) key: PrimaryKey,
     pub(super) status: StatusCode,
     pub(super) fields: HeaderMap,
     pub(super) variant: Variant,
@@ -81,7 +83,8 @@ impl Exchange {
             directives: &binding.directives,
             vary: &vary,
             terms: &terms,
-            names_target: false,
+            // A POST that does not is not asked about.
+            names_target: self.method == Method::POST,
         }
         .may_store()?;
         self.guard(head, &binding, &vary)?;
@@ -90,12 +93,12 @@ impl Exchange {
 
         let retain = self.retention(&head.headers, &terms);
         let tag = self.address_clients(head, &terms);
-        let mut fields = stored_fields(&head.headers, &binding.directives, arrival.response_time);
-        respond::prepare(&mut fields);
+        let fields = stored_fields(&head.headers, &binding.directives, arrival.response_time);
         let variant = Variant::of(&head.headers, request, policy.normalise_vary);
         Ok(Admission {
+            key: self.key_of(&fields),
             status: head.status,
-            fields,
+            fields: respond::prepared(fields),
             variant,
             terms,
             late,
@@ -103,6 +106,13 @@ impl Exchange {
             retain,
             tag,
         })
+    }
+
+    /// Returns the key under which a response with these fields is stored.
+    fn key_of(&self, fields: &HeaderMap) -> PrimaryKey {
+        let exact = self.exact.as_ref().unwrap_or(&self.key);
+        let canonical = self.engine.searches.learn(exact, fields);
+        canonical.unwrap_or_else(|| exact.clone())
     }
 
     /// Reads the terms of reuse, with the lifetime that handler or rule assign where the response

@@ -28,6 +28,8 @@ pub(crate) struct Exchange {
     pub(super) method: Method,
     pub(super) facts: Facts,
     pub(super) key: PrimaryKey,
+    /// The key with the query as it stands, where `key` stands for others too.
+    pub(super) exact: Option<PrimaryKey>,
     /// The scopes that the request determines.
     pub(super) scopes: SmallVec<[Scope; 4]>,
     /// How many of them are tags; `None` if the path makes one that is too long.
@@ -75,6 +77,7 @@ impl Exchange {
             method: request.method().clone(),
             facts,
             key,
+            exact: None,
             scopes,
             tags,
             started,

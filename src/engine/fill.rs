@@ -60,7 +60,7 @@ impl Recorder {
         let exchange = forward.exchange;
         let now = exchange.engine.options.clock.now();
         let draft = StoredResponse {
-            key: exchange.key,
+            key: admission.key,
             variant: admission.variant,
             status: admission.status,
             body: Bytes::new(),

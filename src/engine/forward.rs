@@ -11,9 +11,10 @@ use http::response::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
 
+use super::admit::Admission;
 use super::respond::{self, Content};
 use super::{Engine, Exchange, Recorder, partial, refresh};
-use crate::entry::{StoredResponse, Tagged, Variant};
+use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, ScopeKind};
 use crate::extension::Told;
 use crate::key::KeySpec;
@@ -43,7 +44,7 @@ pub(crate) struct Forward {
     /// Whether the handler is asked for the rest of it alone.
     completing: bool,
     /// Without it nothing is stored.
-    captured: Option<Captured>,
+    pub(super) captured: Option<Captured>,
     /// The request's fields as the client sent them.
     pub(super) client: HeaderMap,
     sent: Instant,
@@ -170,7 +171,7 @@ impl Forward {
                     head.headers
                         .insert(DATE, arrival.response_time.to_header_value());
                 }
-                self.drop_former_variant(&admission.variant);
+                self.drop_former(&admission);
                 self.sign(head, status, true, self.detail());
                 return Arrived::Record(Recorder::new(self, admission, captured), prefix);
             }
@@ -184,10 +185,10 @@ impl Forward {
     }
 
     /// Drops what the request selected before, if what comes now answers other requests: a resource
-    /// that has changed its `Vary` would else go on selecting the old one.
-    fn drop_former_variant(&self, variant: &Variant) {
+    /// that has changed its `Vary` or `No-Vary-Search` would else go on selecting the old one.
+    fn drop_former(&self, admission: &Admission) {
         if let Some(former) = &self.selected
-            && former.variant != *variant
+            && (former.variant != admission.variant || former.key != admission.key)
         {
             self.exchange.engine.discard(former);
         }
@@ -291,6 +292,7 @@ impl Forward {
         };
         match exchange.admit(&self.client, &mut head, 0, told, arrival) {
             Ok(admission) => {
+                renewed.key = admission.key;
                 renewed.fields = admission.fields;
                 renewed.terms = admission.terms;
                 renewed.variant = admission.variant;
@@ -463,6 +465,7 @@ pub(super) fn fwd(why: Miss) -> Fwd {
         Miss::Variant => Fwd::VaryMiss,
         Miss::Stale | Miss::NoCache => Fwd::Stale,
         Miss::Request | Miss::Cookie | Miss::Authorization => Fwd::Request,
+        Miss::Method => Fwd::Method,
         Miss::Partial => Fwd::Partial,
         Miss::Invalidated
         | Miss::Damaged
@@ -475,7 +478,12 @@ pub(super) fn fwd(why: Miss) -> Fwd {
 /// Returns what `fwd` alone does not say.
 pub(super) fn detail(why: Miss) -> Option<&'static str> {
     match why {
-        Miss::Absent | Miss::Variant | Miss::Stale | Miss::Request | Miss::Partial => None,
+        Miss::Absent
+        | Miss::Variant
+        | Miss::Stale
+        | Miss::Request
+        | Miss::Partial
+        | Miss::Method => None,
         _ => Some(why.as_str()),
     }
 }

@@ -12,23 +12,29 @@ use crate::store::{Found, Outcome, Wanted};
 impl Engine {
     /// Takes out of what was found what the journal refuses: what it knew before the store was
     /// asked, and what it knows now.
-    pub(super) fn without_invalidated(&self, mut found: Found, before: &Unconfirmed) -> Found {
+    pub(super) fn refuse_invalidated(&self, found: &mut Found, before: &Unconfirmed) {
         if let Outcome::Response(stored) = &found.outcome
             && (before.blocks(stored.stamp()) || self.journal.unconfirmed().blocks(stored.stamp()))
         {
             found.outcome = Outcome::Invalidated;
         }
-        found
     }
 }
 
 impl Exchange {
     /// Asks the store, unless it has told already.
     pub(super) async fn look_up(&mut self, request: &HeaderMap) -> Result<Found, Miss> {
-        let found = match self.peeked.take() {
+        let mut found = match self.peeked.take() {
             Some(found) => found,
             None => self.ask_store(request).await?,
         };
+        if let Outcome::Absent = found.outcome
+            && let Some(exact) = self.exact.take()
+        {
+            // What the resource has answered without `No-Vary-Search`.
+            self.key = exact;
+            found = self.ask_store(request).await?;
+        }
         if matches!(found.outcome, Outcome::Damaged) {
             self.engine.metrics.entry_damaged();
         }
@@ -58,15 +64,16 @@ impl Exchange {
         };
         let before = self.engine.journal.unconfirmed();
         let found = self.engine.store.lookup(wanted, &self.scopes).await;
-        let found = found.map(|found| self.engine.without_invalidated(found, &before));
-        found.map_err(|error| {
+        let mut found = found.map_err(|error| {
             self.store_failed(&error, "lookup");
             match error.kind() {
                 ErrorKind::Unavailable => Miss::StoreUnavailable,
                 ErrorKind::Timeout => Miss::StoreTimeout,
                 _ => Miss::StoreError,
             }
-        })
+        })?;
+        self.engine.refuse_invalidated(&mut found, &before);
+        Ok(found)
     }
 
     fn store_failed(&self, error: &Error, operation: &'static str) {

@@ -20,6 +20,7 @@ mod partial;
 mod refresh;
 mod request;
 mod respond;
+mod searches;
 mod tasks;
 mod write;
 
@@ -33,11 +34,12 @@ use self::refresh::Refreshes;
 pub(crate) use self::refresh::Refreshing;
 pub(crate) use self::request::{Passage, Reception};
 pub(crate) use self::respond::Content;
+use self::searches::Searches;
 use self::tasks::Tasks;
 pub(crate) use self::write::Write;
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
-use crate::epoch::Scope;
+use crate::epoch::{Captured, Scope};
 use crate::invalidation::{Invalidated, Journal};
 use crate::key::{KeySpec, Namespace};
 use crate::metrics::{Metrics, Snapshot};
@@ -54,6 +56,7 @@ pub(crate) struct Engine {
     metrics: Metrics,
     pub(crate) tasks: Tasks,
     refreshes: Arc<Refreshes>,
+    searches: Searches,
     /// The scope of the whole namespace, which every stamp holds.
     everything: Scope,
     /// What enters the key of a request without a rule.
@@ -112,6 +115,7 @@ impl Engine {
             journal: Arc::new(journal),
             tasks: Tasks::default(),
             refreshes: Arc::default(),
+            searches: Searches::default(),
             options,
             store,
         }
@@ -149,6 +153,25 @@ impl Engine {
             self.metrics.invalidation_queued();
         }
         outcome
+    }
+
+    /// Invalidates `scope`, and returns what was captured before with its next epoch, unless another
+    /// invalidation has come between.
+    ///
+    /// When the caller goes away in the middle, nothing is certain.
+    async fn renew(&self, scope: Scope, captured: Captured) -> Option<Captured> {
+        let namespace = &self.options.namespace;
+        match self.store.renew(namespace, scope, captured).await {
+            Ok(renewed) => {
+                self.metrics.invalidated(1);
+                renewed
+            }
+            Err(error) => {
+                tracing::debug!(%error, operation = "renew", "store failed");
+                let _ = self.invalidate(&[scope]).await;
+                None
+            }
+        }
     }
 
     /// Reads all counters.

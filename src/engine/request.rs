@@ -102,7 +102,8 @@ impl Engine {
             matched.is_some() || self.options.rules.knows_write(request.uri().path())
         })?;
         if !is_safe(method) {
-            return Ok(Reception::Write(Box::new(Write::new(self, request))));
+            let read = self.read_by_post(request, matched, facts, policy, spec);
+            return Ok(Reception::Write(Box::new(Write::new(self, request, read))));
         }
         if !matches!(*method, Method::GET | Method::HEAD) {
             return Err(Bypass::Method);
@@ -116,15 +117,42 @@ impl Engine {
         Ok(self.peek(request, matched, facts, key))
     }
 
+    /// Returns the GET of the same URI if the answer to a POST may serve it (RFC 9110 §9.3.3).
+    fn read_by_post<B>(
+        self: &Arc<Self>,
+        request: &Request<B>,
+        matched: Option<&Match<'_, '_>>,
+        facts: Facts,
+        policy: &Policy,
+        spec: &KeySpec,
+    ) -> Option<Exchange> {
+        let bypass =
+            matched.is_some_and(|matched| matches!(matched.route.rule.lifetime, Lifetime::Bypass));
+        if *request.method() != Method::POST
+            || !policy.store_post
+            || bypass
+            || facts.is_rerouted(policy)
+        {
+            return None;
+        }
+        let namespace = &self.options.namespace;
+        let (uri, headers) = (request.uri(), request.headers());
+        let key = PrimaryKey::new(namespace, spec, &Method::GET, uri, headers).ok()?;
+        let now = self.options.clock.now();
+        Some(Exchange::new(self, request, matched, facts, key, now, None))
+    }
+
     /// Answers from memory if the store can tell at once, else takes the exchange up.
     fn peek<B>(
         self: &Arc<Self>,
         request: &Request<B>,
         matched: Option<&Match<'_, '_>>,
         facts: Facts,
-        key: PrimaryKey,
+        mut key: PrimaryKey,
     ) -> Reception {
         let started = self.options.clock.now();
+        let canonical = self.searches.canonical(&key);
+        let exact = canonical.map(|canonical| std::mem::replace(&mut key, canonical));
         let wanted = Wanted {
             namespace: &self.options.namespace,
             key: &key,
@@ -132,8 +160,10 @@ impl Engine {
             clock: &self.options.clock,
         };
         let before = self.journal.unconfirmed();
-        let found = self.store.peek(&wanted);
-        let found = found.map(|found| self.without_invalidated(found, &before));
+        let mut found = self.store.peek(&wanted);
+        if let Some(found) = &mut found {
+            self.refuse_invalidated(found, &before);
+        }
         if let Some(Found {
             outcome: Outcome::Response(stored),
             ..
@@ -157,7 +187,8 @@ impl Engine {
                 return Reception::Answer(response);
             }
         }
-        let exchange = Exchange::new(self, request, matched, facts, key, started, found);
+        let mut exchange = Exchange::new(self, request, matched, facts, key, started, found);
+        exchange.exact = exact;
         Reception::Exchange(Box::new(exchange))
     }
 
@@ -176,8 +207,8 @@ impl Facts {
             content: request.version() > Version::HTTP_11 && !request.body().is_end_stream(),
             ..Self::default()
         };
-        for name in headers.keys() {
-            facts.note(name.as_str(), headers, spec);
+        for (name, line) in headers {
+            facts.note(name.as_str(), line.as_bytes(), headers, spec);
         }
         if facts.directed {
             let asked = RequestDirectives::parse(headers);
@@ -190,7 +221,7 @@ impl Facts {
         facts
     }
 
-    fn note(&mut self, name: &str, headers: &HeaderMap, spec: &KeySpec) {
+    fn note(&mut self, name: &str, line: &[u8], headers: &HeaderMap, spec: &KeySpec) {
         match name {
             "cache-control" | "pragma" => self.directed = true,
             "cookie" => self.cookie = !spec.covers_cookies(headers),
@@ -199,10 +230,10 @@ impl Facts {
             "if-match" | "if-unmodified-since" => self.precondition = true,
             "range" => self.range = true,
             "upgrade" => self.upgrade = true,
-            "accept" => self.event_stream = lists(headers, name, b"text/event-stream"),
-            "content-length" => self.content |= !lists(headers, name, b"0"),
+            "accept" => self.event_stream |= lists(line, b"text/event-stream"),
+            "content-length" => self.content |= !lists(line, b"0"),
             "transfer-encoding" => self.content = true,
-            "content-type" => self.grpc = is_grpc(headers),
+            "content-type" => self.grpc |= is_grpc(line),
             _ if is_routing(name) => self.routing |= !spec.covers_field(name),
             _ => {}
         }
@@ -239,10 +270,15 @@ impl Facts {
         match () {
             () if self.event_stream => Err(Bypass::EventStream),
             () if self.content && !policy.get_with_body => Err(Bypass::RequestContent),
-            () if self.routing && !policy.trusted_proxy => Err(Bypass::RoutingField),
+            () if self.is_rerouted(policy) => Err(Bypass::RoutingField),
             () if self.precondition => Err(Bypass::Precondition),
             () => Ok(()),
         }
+    }
+
+    /// Whether the handler may take the request for another one.
+    fn is_rerouted(&self, policy: &Policy) -> bool {
+        self.routing && !policy.trusted_proxy
     }
 }
 
@@ -272,27 +308,18 @@ fn is_routing(name: &str) -> bool {
     (name.starts_with("x-") || name.starts_with('f')) && ROUTING_FIELDS.contains(&name)
 }
 
-fn lists(headers: &HeaderMap, name: &str, wanted: &[u8]) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter(|line| line.len() >= wanted.len())
-        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .any(|member| {
-            let value = member
-                .split(|byte| *byte == b';')
-                .next()
-                .unwrap_or_default();
-            value.trim_ascii().eq_ignore_ascii_case(wanted)
-        })
+fn lists(line: &[u8], wanted: &[u8]) -> bool {
+    let is_wanted = |member: &[u8]| {
+        let value = member.split(|byte| *byte == b';').next();
+        let value = value.unwrap_or_default().trim_ascii();
+        value.eq_ignore_ascii_case(wanted)
+    };
+    line.len() >= wanted.len() && line.split(|byte| *byte == b',').any(is_wanted)
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
+fn is_grpc(content_type: &[u8]) -> bool {
     const GRPC: &[u8] = b"application/grpc";
-    let content_type = headers
-        .get(http::header::CONTENT_TYPE)
-        .map(http::HeaderValue::as_bytes);
-    let essence = content_type.and_then(|value| value.get(..GRPC.len()));
+    let essence = content_type.get(..GRPC.len());
     essence.is_some_and(|essence| essence.eq_ignore_ascii_case(GRPC))
 }
 

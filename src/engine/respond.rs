@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{AGE, CACHE_STATUS, CONTENT_RANGE, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use super::Engine;
@@ -124,7 +124,10 @@ pub(super) fn represent(
     if is_unmodified(engine, stored, request, facts) {
         return not_modified(stored);
     }
-    let mut response = Response::new(Content::default());
+    let mut response = Response::new(match facts.head {
+        true => Content::default(),
+        false => content(stored),
+    });
     *response.status_mut() = stored.status;
     *response.headers_mut() = stored.fields.clone();
     if facts.range || stored.status == StatusCode::PARTIAL_CONTENT {
@@ -138,9 +141,6 @@ pub(super) fn represent(
             Portion::Unsatisfiable => return unsatisfiable(stored),
             Portion::Whole | Portion::Missing => {}
         }
-    }
-    if !facts.head {
-        *response.body_mut() = content(stored);
     }
     response
 }
@@ -172,13 +172,27 @@ fn unsatisfiable(stored: &StoredResponse) -> Response<Content> {
     response
 }
 
-/// Gives fields that are to be stored a place for what each answer adds, so that a hit clones them
-/// once and need not make room.
-pub(super) fn prepare(fields: &mut HeaderMap) {
-    fields.insert(AGE, HeaderValue::from_static("0"));
-    if !fields.contains_key(CACHE_STATUS) {
-        fields.insert(CACHE_STATUS, EMPTY);
+/// Gives fields that are to be stored places for what each answer adds, before all others: a hit
+/// clones them once, and finds the places without a search.
+pub(super) fn prepared(mut fields: HeaderMap) -> HeaderMap {
+    fields.remove(AGE);
+    let mut prepared = HeaderMap::with_capacity(fields.keys_len() + 2);
+    prepared.insert(AGE, HeaderValue::from_static("0"));
+    let earlier = fields.get_all(CACHE_STATUS).iter().cloned();
+    prepared.extend(earlier.map(|status| (CACHE_STATUS, status)));
+    if fields.remove(CACHE_STATUS).is_none() {
+        prepared.insert(CACHE_STATUS, EMPTY);
     }
+    prepared.extend(fields);
+    prepared
+}
+
+/// Returns the place that [`prepared`] made for this field.
+fn place<'a>(fields: &'a mut HeaderMap, name: &HeaderName) -> Option<&'a mut HeaderValue> {
+    let mut first = fields.iter_mut().take(2);
+    first
+        .find(|(found, _)| *found == name)
+        .map(|(_, value)| value)
 }
 
 /// Marks the place of a `Cache-Status` where no cache before this one has written one.
@@ -186,8 +200,9 @@ const EMPTY: HeaderValue = HeaderValue::from_static("");
 
 /// States the age in place of the stored one (RFC 9111 §5.1).
 pub(super) fn state_age(fields: &mut HeaderMap, age: Duration) {
-    let age = HeaderValue::from(age.as_secs());
-    match fields.get_mut(AGE) {
+    let age = itoa::Buffer::new().format(age.as_secs()).parse();
+    let age = age.expect("digits are visible ASCII");
+    match place(fields, &AGE) {
         Some(place) => *place = age,
         None => drop(fields.insert(AGE, age)),
     }
@@ -245,7 +260,7 @@ impl Engine {
             key: None,
             detail,
         });
-        match (status, fields.get_mut(CACHE_STATUS)) {
+        match (status, place(fields, &CACHE_STATUS)) {
             (Some(status), Some(place)) if place.is_empty() => *place = status.to_header_value(),
             (Some(status), _) => status.append_to(fields),
             (None, Some(place)) if place.is_empty() => drop(fields.remove(CACHE_STATUS)),

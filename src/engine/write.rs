@@ -5,10 +5,12 @@ use std::sync::Arc;
 use http::response::Parts;
 use http::{Method, Request, Uri};
 
-use super::Engine;
-use crate::epoch::Scope;
+use super::forward::Nominated;
+use super::{Arrived, Engine, Exchange, Forward, Recorder};
+use crate::epoch::{Captured, Scope};
 use crate::extension::Told;
 use crate::key::{authority, decoded_path};
+use crate::reason::Miss;
 use crate::rules::WriteTarget;
 use crate::semantics::cache_status::Fwd;
 use crate::semantics::uri::Target;
@@ -24,14 +26,24 @@ pub(crate) struct Write {
     method: Method,
     uri: Uri,
     authority: Option<Vec<u8>>,
+    /// The scope of the target URI.
+    path: Scope,
     /// What a success invalidates whatever its answer says; emptied once that is known.
     scopes: Vec<Scope>,
+    /// What becomes of an answer that serves later GETs (RFC 9110 §9.3.3).
+    read: Option<Box<Forward>>,
 }
 
 impl Write {
-    pub(super) fn new<B>(engine: &Arc<Engine>, request: &Request<B>) -> Self {
+    /// Takes a write up, with the GET whose later requests its answer may serve.
+    pub(super) fn new<B>(
+        engine: &Arc<Engine>,
+        request: &Request<B>,
+        read: Option<Exchange>,
+    ) -> Self {
         let namespace = engine.options.namespace.as_str();
         let path = request.uri().path();
+        let own = Scope::path(namespace, &decoded_path(path));
         let targets = engine
             .options
             .rules
@@ -41,10 +53,16 @@ impl Write {
                 WriteTarget::Path(path) => Scope::path(namespace, &path),
                 WriteTarget::Pattern(pattern) => Scope::route(namespace, &pattern),
             });
-        let scopes = std::iter::once(Scope::path(namespace, &decoded_path(path))).chain(targets);
         let authority = authority(request.uri(), request.headers()).ok().flatten();
+        let read = read.map(|exchange| {
+            let mut read = Forward::new(exchange, Miss::Method, Nominated::new(), None, None);
+            read.client = request.headers().clone();
+            Box::new(read)
+        });
         Self {
-            scopes: scopes.collect(),
+            path: own,
+            scopes: std::iter::once(own).chain(targets).collect(),
+            read,
             authority: authority.map(<[u8]>::to_vec),
             method: request.method().clone(),
             uri: request.uri().clone(),
@@ -52,37 +70,55 @@ impl Write {
         }
     }
 
-    /// Invalidates what the handler's answer makes stale, before anybody can have read it.
-    pub(crate) async fn answered(mut self, head: &mut Parts) {
+    /// Notes what the answer would stand under; to be called before the handler is.
+    pub(crate) async fn prepare(&mut self) {
+        if let Some(read) = &mut self.read {
+            read.captured = read.exchange.capture().await;
+        }
+    }
+
+    /// Invalidates what the handler's answer makes stale, before anybody can have read it, and
+    /// returns what records an answer, of at least so many bytes, that serves later GETs.
+    pub(crate) async fn answered(mut self, head: &mut Parts, least: u64) -> Option<Recorder> {
+        let mut read = self.read.take().filter(|_| {
+            head.status.is_success() && invalidation::represents(self.target(), &head.headers)
+        });
+        let captured = read.as_mut().and_then(|read| read.captured.take());
+        let renewed = self.invalidate(head, captured).await;
+        // From here on nothing is left to be done in the background.
+        self.scopes.clear();
+        if let (Some(mut read), Some(renewed)) = (read, renewed) {
+            read.captured = Some(renewed);
+            return match read.arrived(head, least) {
+                Arrived::Record(recorder, _) => Some(recorder),
+                _ => None,
+            };
+        }
         Told::take(&mut head.extensions);
         self.engine
             .sign_passed(&mut head.headers, Fwd::Method, None);
+        None
+    }
+
+    /// Invalidates as the answer's head demands, and brings what was captured for the answer past
+    /// that, unless another invalidation has come between.
+    async fn invalidate(&mut self, head: &Parts, captured: Option<Captured>) -> Option<Captured> {
         if !invalidation::invalidates(&self.method, head.status) {
-            self.scopes.clear();
-            return;
+            return None;
         }
         let named = self.named_by(head);
         self.scopes.extend(named);
-        // Cleared when done: dropped at the await, the rest is done in the background.
-        let outcome = self.engine.invalidate(&self.scopes).await;
-        tracing::debug!(
-            scopes = self.scopes.len(),
-            ?outcome,
-            "invalidated by a write"
-        );
-        self.scopes.clear();
+        let mut scopes = self.scopes.clone();
+        scopes.retain(|scope| captured.is_none() || *scope != self.path);
+        let outcome = self.engine.invalidate(&scopes).await;
+        tracing::debug!(scopes = scopes.len(), ?outcome, "invalidated by a write");
+        self.engine.renew(self.path, captured?).await
     }
 
     /// Returns the scopes that only the answer names: URIs of the same origin, and groups.
     fn named_by(&self, head: &Parts) -> Vec<Scope> {
         let namespace = self.engine.options.namespace.as_str();
-        let target = Target {
-            scheme: self.uri.scheme_str(),
-            authority: self.authority.as_deref(),
-            path: self.uri.path(),
-            query: self.uri.query(),
-        };
-        let uris = invalidation::named_by(target, &head.headers);
+        let uris = invalidation::named_by(self.target(), &head.headers);
         let groups = groups::invalidated_by(&self.method, head.status, &head.headers);
         uris.map(|uri| Scope::path(namespace, &decoded_path(uri.path())))
             .chain(
@@ -91,6 +127,15 @@ impl Write {
                     .map(|group| Scope::tag(namespace, group.as_bytes())),
             )
             .collect()
+    }
+
+    fn target(&self) -> Target<'_> {
+        Target {
+            scheme: self.uri.scheme_str(),
+            authority: self.authority.as_deref(),
+            path: self.uri.path(),
+            query: self.uri.query(),
+        }
     }
 }
 

@@ -89,6 +89,11 @@ impl StoredResponse {
         self.variant == other.variant
     }
 
+    /// Whether it answers every request with its key: no `Vary` tells them apart.
+    pub fn answers_all(&self) -> bool {
+        self.variant.vary == Vary::None
+    }
+
     /// Returns the place of the response that a request with these fields selects, among those
     /// stored under its key (RFC 9111 §4.1).
     pub fn select<'a, I>(candidates: I, request: &HeaderMap) -> Option<usize>

@@ -17,26 +17,25 @@ pub(crate) fn authority<'a>(
         Some(scheme) if scheme.eq_ignore_ascii_case("https") => b"443",
         _ => b"80",
     };
-    let from_uri = uri
-        .authority()
-        .map(|authority| authority.as_str().as_bytes());
-    let from_host = headers.get_all(HOST).iter().map(|host| host.as_bytes());
-    let mut target: Option<&[u8]> = None;
-    for raw in from_uri.into_iter().chain(from_host) {
-        let this = without_default_port(raw, default_port)?;
-        if target.is_some_and(|first| !first.eq_ignore_ascii_case(this)) {
+    let mut from_host = headers.get_all(HOST).iter().map(|host| host.as_bytes());
+    let from_uri = uri.authority().map(|host| host.as_str().as_bytes());
+    let Some(first) = from_uri.or_else(|| from_host.next()) else {
+        return Ok(None);
+    };
+    let target = without_default_port(first, default_port)?;
+    for other in from_host {
+        if !without_default_port(other, default_port)?.eq_ignore_ascii_case(target) {
             return Err(NoKey::ConflictingHost);
         }
-        target = target.or(Some(this));
     }
-    Ok(target)
+    Ok(Some(target))
 }
 
 /// Checks `uri-host [ ":" port ]` (RFC 9110 §7.2), which has no userinfo.
 fn without_default_port<'a>(raw: &'a [u8], default_port: &[u8]) -> Result<&'a [u8], NoKey> {
-    let mut parts = raw.rsplitn(2, |&byte| byte == b':');
-    let (host, port) = match (parts.next(), parts.next()) {
-        (Some(port), Some(host)) if !raw.ends_with(b"]") => (host, port),
+    let colon = raw.iter().rposition(|&byte| byte == b':');
+    let (host, port) = match colon.and_then(|colon| raw.split_at_checked(colon)) {
+        Some((host, [_, port @ ..])) if !raw.ends_with(b"]") => (host, port),
         _ => (raw, &[][..]),
     };
     let valid_host = match host {

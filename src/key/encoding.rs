@@ -1,4 +1,3 @@
-use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::NoKey;
@@ -31,14 +30,16 @@ impl Tag {
     pub(super) const FIELD_LINE: Self = Self(15);
     pub(super) const COOKIE: Self = Self(16);
     pub(super) const COOKIE_PAIR: Self = Self(17);
+    pub(super) const QUERY_RULE: Self = Self(18);
+    pub(super) const CANONICAL_QUERY: Self = Self(19);
 }
 
+/// An encoded key; one of ordinary length is made, compared and dropped without an allocation.
+pub(super) type Encoded = SmallVec<[u8; 128]>;
+
 /// Writes a version byte and fields of (tag byte, u32 length, bytes).
-///
-/// Made on the stack, so that the key itself is one allocation of exactly its length, which the
-/// stored entry and the map then share.
 pub(super) struct Encoder {
-    bytes: SmallVec<[u8; 256]>,
+    bytes: Encoded,
 }
 
 impl Encoder {
@@ -47,6 +48,18 @@ impl Encoder {
         let mut bytes = SmallVec::new();
         bytes.push(VERSION);
         Self { bytes }
+    }
+
+    /// Takes up an encoding where it was left.
+    pub(super) fn resume(encoded: &[u8]) -> Self {
+        Self {
+            bytes: SmallVec::from_slice(encoded),
+        }
+    }
+
+    /// Adds fields that are encoded already.
+    pub(super) fn put_encoded(&mut self, fields: &[u8]) {
+        self.bytes.extend_from_slice(fields);
     }
 
     pub(super) fn put(&mut self, tag: Tag, field: &[u8]) -> Result<(), NoKey> {
@@ -71,12 +84,11 @@ impl Encoder {
         Ok(())
     }
 
-    /// Returns the encoding; by reference, because moving the stack buffer costs more than reading it.
-    pub(super) fn finish(&self) -> Result<Bytes, NoKey> {
+    pub(super) fn finish(self) -> Result<Encoded, NoKey> {
         if self.bytes.len() > MAX_LEN {
             return Err(NoKey::TooLong);
         }
-        Ok(Bytes::copy_from_slice(&self.bytes))
+        Ok(self.bytes)
     }
 }
 
@@ -84,13 +96,51 @@ impl Encoder {
 pub(super) fn fields(encoded: &[u8]) -> impl Iterator<Item = (Tag, &[u8])> {
     let mut rest = encoded.get(1..).unwrap_or_default();
     std::iter::from_fn(move || {
-        let (&tag, after_tag) = rest.split_first()?;
-        let (len, after_len) = after_tag.split_first_chunk()?;
-        let len = usize::try_from(u32::from_be_bytes(*len)).ok()?;
-        let (field, after_field) = after_len.split_at_checked(len)?;
-        rest = after_field;
-        Some((Tag(tag), field))
+        let (tag, field, after) = split_field(rest)?;
+        rest = after;
+        Some((tag, field))
     })
+}
+
+/// An encoding that holds the query as it stands, taken apart around it.
+pub(super) struct AroundQuery<'a> {
+    pub(super) before: &'a [u8],
+    pub(super) query: Option<&'a [u8]>,
+    pub(super) after: &'a [u8],
+}
+
+impl<'a> AroundQuery<'a> {
+    /// Takes an encoding apart; `None` if it holds something else in the query's place.
+    pub(super) fn of(encoded: &'a [u8]) -> Option<Self> {
+        let mut rest = encoded.get(1..)?;
+        loop {
+            let (tag, _, after) = split_field(rest)?;
+            rest = after;
+            if tag == Tag::PATH {
+                break;
+            }
+        }
+        let before = encoded.strip_suffix(rest)?;
+        let (query, after) = match split_field(rest) {
+            Some((Tag::QUERY, query, after)) => (Some(query), after),
+            Some((Tag::FIELD | Tag::COOKIE, ..)) | None => (None, rest),
+            Some(_) => return None,
+        };
+        Some(Self {
+            before,
+            query,
+            after,
+        })
+    }
+}
+
+/// Splits the first field off.
+fn split_field(encoded: &[u8]) -> Option<(Tag, &[u8], &[u8])> {
+    let (&tag, after_tag) = encoded.split_first()?;
+    let (len, after_len) = after_tag.split_first_chunk()?;
+    let len = usize::try_from(u32::from_be_bytes(*len)).ok()?;
+    let (field, after_field) = after_len.split_at_checked(len)?;
+    Some((Tag(tag), field, after_field))
 }
 
 #[cfg(test)]
@@ -132,6 +182,7 @@ mod tests {
         #[test]
         fn any_bytes_can_be_read(bytes: Vec<u8>) {
             fields(&bytes).for_each(drop);
+            AroundQuery::of(&bytes);
         }
     }
 }

@@ -4,12 +4,11 @@ use std::{
     sync::OnceLock,
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
 
 use super::{
     KeySpec, Namespace, authority,
-    encoding::{Encoder, Tag, fields},
+    encoding::{AroundQuery, Encoded, Encoder, Tag, fields},
     query,
     spec::{cookie_pairs, is_named},
 };
@@ -21,7 +20,7 @@ use super::{
 /// that are. `Debug` shows a readable form without the values of request fields and cookies.
 #[derive(Clone)]
 pub struct PrimaryKey {
-    encoded: Bytes,
+    encoded: Encoded,
     fingerprint: OnceLock<[u8; 16]>,
 }
 
@@ -37,8 +36,7 @@ impl PrimaryKey {
         let class = Class::of(method).ok_or(NoKey::Method)?;
         let mut encoder = Encoder::new();
         encoder.put(Tag::NAMESPACE, namespace.as_str().as_bytes())?;
-        encoder.put(Tag::CLASS, class.code())?;
-        encoder.put_lower_case(Tag::SCHEME, uri.scheme_str().unwrap_or("http").as_bytes())?;
+        put_class_and_scheme(&mut encoder, class, uri.scheme_str())?;
         if spec.any_host {
             encoder.put(Tag::ANY_HOST, b"")?;
         } else if let Some(authority) = authority(uri, headers)? {
@@ -48,17 +46,44 @@ impl PrimaryKey {
         query::put(&mut encoder, uri.query(), spec)?;
         put_fields(&mut encoder, headers, spec)?;
         put_cookies(&mut encoder, headers, spec)?;
-        Ok(Self::from_encoded(encoder.finish()?))
+        Ok(Self::of(encoder.finish()?))
     }
 
-    /// Takes an encoding that was stored with an entry.
-    ///
-    /// The bytes are not trusted: what is no encoding of a request equals no key of a request.
-    pub(crate) fn from_encoded(encoded: Bytes) -> Self {
+    fn of(encoded: Encoded) -> Self {
         Self {
             encoded,
             fingerprint: OnceLock::new(),
         }
+    }
+
+    /// Returns what the keys of one resource share whatever their queries, and the query.
+    ///
+    /// `None` if the query does not enter the key as it stands.
+    pub(crate) fn resource_and_query(&self) -> Option<(&[u8], Option<&str>)> {
+        let AroundQuery { before, query, .. } = AroundQuery::of(&self.encoded)?;
+        let query = query.map(std::str::from_utf8).transpose().ok()?;
+        Some((before, query))
+    }
+
+    /// Returns the key of all requests whose queries are the same by a rule, in whose words this
+    /// one's is `canonical`; `None` where there can be none.
+    pub(crate) fn with_canonical_query(&self, rule: &str, canonical: &str) -> Option<Self> {
+        let AroundQuery { before, after, .. } = AroundQuery::of(&self.encoded)?;
+        let mut encoder = Encoder::resume(before);
+        encoder.put(Tag::QUERY_RULE, rule.as_bytes()).ok()?;
+        encoder
+            .put(Tag::CANONICAL_QUERY, canonical.as_bytes())
+            .ok()?;
+        encoder.put_encoded(after);
+        Some(Self::of(encoder.finish().ok()?))
+    }
+
+    /// Takes an encoding as it may stand in a stored entry.
+    ///
+    /// The bytes are not trusted: what is no encoding of a request equals no key of a request.
+    #[cfg(test)]
+    pub(crate) fn from_encoded(encoded: &[u8]) -> Self {
+        Self::of(encoded.into())
     }
 
     /// Returns the whole encoding, which is compared on every read of a stored response.
@@ -114,7 +139,7 @@ impl fmt::Debug for PrimaryKey {
                 Tag::SCHEME | Tag::FIELD | Tag::COOKIE => " ",
                 Tag::AUTHORITY => "://",
                 Tag::ANY_HOST => "://*",
-                Tag::QUERY | Tag::UNFILTERED_QUERY => "?",
+                Tag::QUERY | Tag::UNFILTERED_QUERY | Tag::CANONICAL_QUERY => "?",
                 Tag::PARAM | Tag::SORTED_PARAM => "&",
                 // Digests say nothing to a reader, and the values of fields and cookies are no
                 // business of a log.
@@ -165,6 +190,25 @@ impl Class {
             Self::Get => b"G",
         }
     }
+}
+
+/// The scheme of a target without one is that of a plain connection.
+fn put_class_and_scheme(
+    encoder: &mut Encoder,
+    class: Class,
+    scheme: Option<&str>,
+) -> Result<(), NoKey> {
+    /// What the slow way writes for nearly every request.
+    const GET_OVER_HTTP: &[u8] = b"\x02\0\0\0\x01G\x03\0\0\0\x04http";
+
+    match (class, scheme.unwrap_or("http")) {
+        (Class::Get, "http") => encoder.put_encoded(GET_OVER_HTTP),
+        (class, scheme) => {
+            encoder.put(Tag::CLASS, class.code())?;
+            encoder.put_lower_case(Tag::SCHEME, scheme.as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 /// Every line of every field: absent, empty, joined and split values all differ.
@@ -269,6 +313,44 @@ mod tests {
         ] {
             assert_eq!(hex(&key.fingerprint()), golden, "{key:?}");
         }
+    }
+
+    #[test]
+    fn a_rule_of_the_response_makes_keys_of_their_own() {
+        let lines = [("accept-language", "de"), ("cookie", "session=s3")];
+        let spec = KeySpec {
+            query: QuerySpec::All,
+            sorted: false,
+            ..everything()
+        };
+        let of = |uri| key(&spec, uri, &lines).unwrap();
+        let (one, other) = (of("/a?x=1&utm=2"), of("/a?utm=3&x=1"));
+        let (resource, query) = one.resource_and_query().unwrap();
+        assert_eq!(query, Some("x=1&utm=2"));
+        assert_eq!(
+            other.resource_and_query(),
+            Some((resource, Some("utm=3&x=1")))
+        );
+        assert_eq!(of("/a").resource_and_query(), Some((resource, None)));
+
+        let canonical = |key: &PrimaryKey| key.with_canonical_query("rule", "x=1").unwrap();
+        assert_eq!(canonical(&one), canonical(&other));
+        assert_eq!(canonical(&of("/a")), canonical(&one));
+        for different in [
+            one.clone(),
+            of("/a?x=1"),
+            canonical(&of("/b?x=1")),
+            canonical(&key(&spec, "/a?x=1", &[]).unwrap()),
+            one.with_canonical_query("rules", "x=1").unwrap(),
+            one.with_canonical_query("rule", "x=").unwrap(),
+        ] {
+            assert_ne!(different, canonical(&one));
+        }
+        assert_eq!(canonical(&one).resource_and_query(), None);
+        let filtered = key(&everything(), "/a?x=1", &lines).unwrap();
+        assert_eq!(filtered.resource_and_query(), None);
+        let long = "x".repeat(70_000);
+        assert_eq!(one.with_canonical_query("rule", &long), None);
     }
 
     #[test]
@@ -416,8 +498,7 @@ mod tests {
         let long = format!("{:?}", plain(&format!("/{}", "a".repeat(60_000))));
         assert!(long.len() < 160, "{long}");
 
-        let raw =
-            PrimaryKey::from_encoded(Bytes::from_static(b"\x01\x06\0\0\0\x03a\x1b\x0a\x06\0"));
+        let raw = PrimaryKey::from_encoded(b"\x01\x06\0\0\0\x03a\x1b\x0a\x06\0");
         assert_eq!(format!("{raw:?}"), r"PrimaryKey(a\x1b\n)");
     }
 
@@ -464,7 +545,7 @@ mod tests {
 
         #[test]
         fn any_bytes_can_be_shown_and_fingerprinted(bytes: Vec<u8>) {
-            let key = PrimaryKey::from_encoded(bytes.clone().into());
+            let key = PrimaryKey::from_encoded(&bytes);
             let shown = format!("{key:?}");
             prop_assert!(shown.len() < 160);
             prop_assert_eq!(key.as_bytes(), bytes);

@@ -1,6 +1,6 @@
 //! Drives the inner service through what the engine wants of it.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::pin;
 
 use http::{Request, Response};
@@ -43,17 +43,22 @@ where
 }
 
 /// Answers a request that may change what is stored.
-pub(super) async fn write<F, ResBody, E>(
-    inner: F,
-    write: Write,
-) -> Result<Response<ResponseBody<ResBody>>, E>
+pub(super) async fn write<S, ReqBody, ResBody>(
+    mut inner: S,
+    request: Request<ReqBody>,
+    mut write: Write,
+) -> Result<Response<ResponseBody<ResBody>>, S::Error>
 where
-    F: Future<Output = Result<Response<ResBody>, E>>,
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     ResBody: Body,
 {
-    let (mut head, body) = inner.await?.into_parts();
-    write.answered(&mut head).await;
-    Ok(Response::from_parts(head, ResponseBody::passing(body)))
+    write.prepare().await;
+    let (mut head, body) = inner.call(request).await?.into_parts();
+    let body = match write.answered(&mut head, body.size_hint().lower()).await {
+        Some(recorder) => body::record(None, body, Some(recorder)),
+        None => ResponseBody::passing(body),
+    };
+    Ok(Response::from_parts(head, body))
 }
 
 async fn forward<S, ReqBody, ResBody>(

@@ -53,7 +53,7 @@ where
                 ResponseFuture::boxed(drive::exchange(self.take_ready(), request, *exchange))
             }
             Reception::Write(write) => {
-                ResponseFuture::boxed(drive::write(self.inner.call(request), *write))
+                ResponseFuture::boxed(drive::write(self.take_ready(), request, *write))
             }
         }
     }

@@ -92,6 +92,8 @@ switches! {
         "stores every final status with explicit freshness, not only those of the rule";
     store_partial: guarded false, rfc9111 true,
         "stores 206 responses and answers from them (RFC 9111 §3.3)";
+    store_post: guarded false, rfc9111 true,
+        "stores a POST's response for later GETs of the URI that it represents (RFC 9110 §9.3.3)";
     heuristics: guarded false, rfc9111 true,
         "makes up a lifetime from `Last-Modified` (RFC 9111 §4.2.2)";
     shared_despite_cookies: guarded false, rfc9111 true,

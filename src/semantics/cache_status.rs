@@ -76,7 +76,11 @@ impl Fwd {
 
 /// The name of a cache: printable ASCII, not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CacheName(Box<str>);
+pub(crate) struct CacheName {
+    name: Box<str>,
+    /// How the member of every hit begins.
+    hit: Box<str>,
+}
 
 impl CacheName {
     /// Takes a name; `None` if it cannot be written.
@@ -85,7 +89,9 @@ impl CacheName {
         writable.then(|| {
             let mut line = Line::default();
             line.put_text(name);
-            Self(line.0.iter().map(|byte| char::from(*byte)).collect())
+            let name: Box<str> = line.0.iter().map(|byte| char::from(*byte)).collect();
+            let hit = format!("{name}; hit; ttl=").into();
+            Self { name, hit }
         })
     }
 }
@@ -105,11 +111,19 @@ impl CacheStatus<'_> {
     }
 
     fn write(&self, line: &mut Line) {
-        line.put(&self.cache.0);
-        self.handling.write(line);
-        if let Some(ttl) = self.ttl {
-            line.put("; ttl=");
-            line.put(itoa::Buffer::new().format(ttl.clamp(-MAX_INTEGER, MAX_INTEGER)));
+        match self.ttl {
+            Some(ttl) if self.handling == Handling::Hit => {
+                line.put(&self.cache.hit);
+                line.put_integer(ttl);
+            }
+            ttl => {
+                line.put(&self.cache.name);
+                self.handling.write(line);
+                if let Some(ttl) = ttl {
+                    line.put("; ttl=");
+                    line.put_integer(ttl);
+                }
+            }
         }
         if let Some(key) = self.key.filter(|key| is_printable(key)) {
             line.put("; key=");
@@ -165,6 +179,11 @@ struct Line(SmallVec<[u8; 128]>);
 impl Line {
     fn put(&mut self, text: &str) {
         self.0.extend_from_slice(text.as_bytes());
+    }
+
+    fn put_integer(&mut self, integer: i64) {
+        let within = integer.clamp(-MAX_INTEGER, MAX_INTEGER);
+        self.put(itoa::Buffer::new().format(within));
     }
 
     /// Writes printable ASCII as a Token if it is one, else as a String.
@@ -304,7 +323,7 @@ mod tests {
             ("a\nb", None),
         ] {
             let name = CacheName::new(name);
-            assert_eq!(name.as_ref().map(|name| &*name.0), written);
+            assert_eq!(name.as_ref().map(|name| &*name.name), written);
         }
     }
 

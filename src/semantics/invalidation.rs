@@ -34,6 +34,15 @@ pub(crate) fn named_by(
         .filter_map(move |reference| target.resolve(reference.as_bytes()))
 }
 
+/// Says whether a response represents the target URI itself, so that a POST
+/// may leave it for later GETs (RFC 9110 §9.3.3).
+pub(crate) fn represents(target: Target<'_>, response: &HeaderMap) -> bool {
+    let mut references = response.get_all(CONTENT_LOCATION).iter();
+    let first = references.next();
+    references.next().is_none()
+        && first.is_some_and(|reference| target.is_named_by(reference.as_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,5 +105,26 @@ mod tests {
         ]);
         let named: Vec<_> = named_by(TARGET, &response).collect();
         assert_eq!(named, ["/a/c?x", "/e", "/a/\u{e9}"]);
+    }
+
+    #[test]
+    fn a_response_to_post_represents_the_target_if_content_location_says_so() {
+        // ME1
+        for (lines, expected) in [
+            (&["/a/b"][..], true),
+            (&["b"], true),
+            (&["https://example.com/a/b"], true),
+            (&["/a"], false),
+            (&["//other.example/a/b"], false),
+            (&["/a/b", "/a/b"], false),
+            (&[], false),
+        ] {
+            let lines: Vec<_> = lines
+                .iter()
+                .map(|line| ("content-location", *line))
+                .collect();
+            let found = represents(TARGET, &headers(&lines));
+            assert_eq!(found, expected, "{lines:?}");
+        }
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod fields;
 pub(crate) mod freshness;
 pub(crate) mod groups;
 pub(crate) mod invalidation;
+pub(crate) mod no_vary_search;
 pub(crate) mod preconditions;
 pub(crate) mod range;
 pub(crate) mod reuse;

@@ -45,6 +45,12 @@ impl Target<'_> {
         PathAndQuery::try_from(named).ok()
     }
 
+    /// Says whether a reference names the target itself.
+    pub(crate) fn is_named_by(&self, reference: &[u8]) -> bool {
+        self.resolve(reference)
+            .is_some_and(|named| (named.path(), named.query()) == (self.path, self.query))
+    }
+
     fn is_origin_of(&self, reference: &Reference<'_>) -> bool {
         let Some(authority) = reference.authority else {
             return reference.scheme.is_none();
@@ -299,6 +305,25 @@ mod tests {
         };
         assert_eq!(resolved(&target, "c").as_deref(), Some("/c"));
         assert_eq!(resolved(&target, "http://a/c"), None);
+    }
+
+    #[test]
+    fn a_reference_names_the_target_by_path_and_query() {
+        // ME1
+        for (reference, named) in [
+            ("/b?q", true),
+            ("b?q", true),
+            ("", true),
+            ("?q", true),
+            ("http://a/b?q", true),
+            ("/b", false),
+            ("/b?r", false),
+            ("/B?q", false),
+            ("//c/b?q", false),
+        ] {
+            let found = target("/b?q").is_named_by(reference.as_bytes());
+            assert_eq!(found, named, "{reference}");
+        }
     }
 
     proptest! {

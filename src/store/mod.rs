@@ -149,6 +149,29 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Box::pin(async { Ok(self.vouches_for(stamp)) })
     }
 
+    /// Invalidates `scope`, and returns `captured` with the epoch that it has from now on.
+    ///
+    /// `None` if the epoch captured for it was not the current one until then: what was made under
+    /// it has been overtaken by another invalidation. So the response to a write can be stored
+    /// though the write itself invalidates its path. A store that cannot tell invalidates and
+    /// returns `None`, as this does unless it is overridden.
+    ///
+    /// # Errors
+    ///
+    /// When it is not certain that the old epoch is gone. The caller then invalidates the scope.
+    fn renew<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        scope: Scope,
+        captured: Captured,
+    ) -> BoxFuture<'a, Result<Option<Captured>, Error>> {
+        Box::pin(async move {
+            drop(captured);
+            self.invalidate(namespace, &[scope]).await?;
+            Ok(None)
+        })
+    }
+
     /// Drops one stored response, if it is still the one held.
     ///
     /// # Errors

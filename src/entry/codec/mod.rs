@@ -306,7 +306,7 @@ mod tests {
         let response = full();
         for other in [&b""[..], b"ke", b"keys", b"kez"] {
             let mut expected = response.clone();
-            expected.key = PrimaryKey::from_encoded(Bytes::from_static(other));
+            expected.key = PrimaryKey::from_encoded(other);
             let damage = read_back(entry_of(&response), &expected).map(drop);
             assert_eq!(damage, Err(Damage::OtherKey));
         }

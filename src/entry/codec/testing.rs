@@ -23,7 +23,7 @@ pub(super) fn full() -> StoredResponse {
     let trailers = lines([("x-sum".to_owned(), b"9".to_vec(), true)]);
     let accept = HeaderName::from_static("accept");
     StoredResponse {
-        key: PrimaryKey::from_encoded(Bytes::from_static(b"key")),
+        key: PrimaryKey::from_encoded(b"key"),
         variant: Variant {
             vary: Vary::Fields([accept].into()),
             nominated: Nominated::from_bytes(Box::new(*b"nom")),
@@ -66,7 +66,7 @@ pub(super) fn any_response() -> impl Strategy<Value = StoredResponse> {
     (head, blobs, rest).prop_map(
         |((status, fields, trailers), (key, body), (variant, terms, stamp, tagged))| {
             StoredResponse {
-                key: PrimaryKey::from_encoded(key.into()),
+                key: PrimaryKey::from_encoded(&key),
                 variant,
                 status: StatusCode::from_u16(status).unwrap(),
                 fields,

@@ -167,6 +167,48 @@ pub(super) async fn invalidation_may_be_repeated_and_may_find_nothing(trial: Tri
     assert!(trial.body(&sample).await.is_some(), "stored anew");
 }
 
+pub(super) async fn renewing_hides_what_was_stored_and_what_was_under_way(trial: Trial) {
+    let sample = trial.sample("/a");
+    let scopes = every_kind(&trial, &sample);
+    let path = sample.scopes()[2];
+    trial.fill(&sample, &[]).await;
+    let under_way = trial.capture(&scopes).await;
+    let _ = trial.renew(path, trial.capture(&scopes).await).await;
+    assert_eq!(trial.body(&sample).await, None, "stored before it");
+    trial.put(&sample, under_way, &[]).await;
+    assert_eq!(trial.body(&sample).await, None, "under way before it");
+}
+
+pub(super) async fn what_a_renewal_returns_is_overtaken_by_nothing(trial: Trial) {
+    let sample = trial.sample("/a");
+    let scopes = every_kind(&trial, &sample);
+    let path = sample.scopes()[2];
+    if let Some(renewed) = trial.renew(path, trial.capture(&scopes).await).await {
+        assert_eq!(
+            trial.put(&sample, renewed, &[]).await,
+            Kept::Stored,
+            "nothing was invalidated but by the renewal"
+        );
+        assert!(trial.body(&sample).await.is_some(), "stored after it");
+    }
+    for scope in &scopes {
+        let captured = trial.capture(&scopes).await;
+        trial.invalidate(&[*scope]).await;
+        if let Some(renewed) = trial.renew(path, captured).await {
+            trial.put(&sample, renewed, &[]).await;
+            let body = trial.body(&sample).await;
+            assert_eq!(body, None, "{scope:?} was invalidated before the renewal");
+        }
+        let captured = trial.capture(&scopes).await;
+        if let Some(renewed) = trial.renew(path, captured).await {
+            trial.invalidate(&[*scope]).await;
+            trial.put(&sample, renewed, &[]).await;
+            let body = trial.body(&sample).await;
+            assert_eq!(body, None, "{scope:?} was invalidated after the renewal");
+        }
+    }
+}
+
 pub(super) async fn a_late_tag_joins_if_it_was_not_invalidated_since(trial: Trial) {
     let sample = trial.sample("/a");
     let [new, used] = ["new", "used"].map(|name| trial.tag(name));

@@ -68,6 +68,8 @@ pub async fn run(store: Arc<dyn Store>) {
     epochs::what_a_look_up_captured_is_as_good(trial()).await;
     epochs::an_epoch_the_store_never_gave_is_not_current(trial()).await;
     epochs::invalidation_may_be_repeated_and_may_find_nothing(trial()).await;
+    epochs::renewing_hides_what_was_stored_and_what_was_under_way(trial()).await;
+    epochs::what_a_renewal_returns_is_overtaken_by_nothing(trial()).await;
     epochs::a_late_tag_joins_if_it_was_not_invalidated_since(trial()).await;
     epochs::a_late_tag_invalidated_meanwhile_is_never_read(trial()).await;
 
@@ -116,6 +118,10 @@ impl Trial {
 
     async fn invalidate(&self, scopes: &[Scope]) {
         within_limits(self.store.invalidate(&self.namespace, scopes)).await;
+    }
+
+    async fn renew(&self, scope: Scope, captured: Captured) -> Option<Captured> {
+        within_limits(self.store.renew(&self.namespace, scope, captured)).await
     }
 
     async fn put(&self, sample: &Sample, captured: Captured, late: &[Scope]) -> Kept {

@@ -95,9 +95,22 @@ impl Epochs {
     pub(super) fn invalidate(&self, scopes: &[Scope]) {
         let mut ledger = self.ledger.lock();
         for scope in scopes {
-            let moment = self.moment.fetch_add(1, Ordering::Release) + 1;
-            ledger.invalidate(*scope, moment);
+            ledger.invalidate(*scope, self.next_moment());
         }
+    }
+
+    /// Ends the span of `scope` and returns the epoch of the next one, unless `epoch` was not the
+    /// current one until then.
+    pub(super) fn renew(&self, scope: Scope, epoch: Epoch) -> Option<Epoch> {
+        let mut ledger = self.ledger.lock();
+        let was_current = ledger.is_current(scope, epoch);
+        let moment = self.next_moment();
+        ledger.invalidate(scope, moment);
+        Epoch::new(moment).filter(|_| was_current)
+    }
+
+    fn next_moment(&self) -> u64 {
+        self.moment.fetch_add(1, Ordering::Release) + 1
     }
 
     /// Lets a response stand under `stamp`, if all its epochs are current.

@@ -67,6 +67,12 @@ impl MemoryStore {
         let Some(group) = self.shelf.get(wanted.key) else {
             return Outcome::Absent;
         };
+        if let [only] = group.variants.as_slice()
+            && only.response.answers_all()
+            && only.standing.is_current()
+        {
+            return Outcome::Response(Arc::clone(&only.response));
+        }
         // Each standing is read once: it may end at any time, and places must not shift.
         let current: SmallVec<[&Arc<StoredResponse>; MAX_VARIANTS]> = group
             .variants
@@ -158,6 +164,22 @@ impl Store for MemoryStore {
     ) -> BoxFuture<'a, Result<(), Error>> {
         self.epochs.invalidate(scopes);
         ready(())
+    }
+
+    fn renew<'a>(
+        &'a self,
+        _namespace: &'a Namespace,
+        scope: Scope,
+        mut captured: Captured,
+    ) -> BoxFuture<'a, Result<Option<Captured>, Error>> {
+        let renewed = captured
+            .stamp
+            .get(scope)
+            .and_then(|epoch| self.epochs.renew(scope, epoch));
+        ready(renewed.map(|epoch| {
+            captured.stamp.replace(scope, epoch);
+            captured
+        }))
     }
 
     fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {

@@ -29,7 +29,7 @@ const SWEEP: usize = 16;
 /// A reader takes the read lock of one shard of the map, and waits for nothing else. Writers take
 /// turns, so that the books always agree with the map; a turn lasts a few microseconds.
 pub(super) struct Shelf {
-    map: Cache<PrimaryKey, Arc<Group>, Weight, RandomState, Departures>,
+    map: Cache<Arc<PrimaryKey>, Arc<Group>, Weight, RandomState, Departures>,
     /// The most that a group may weigh.
     limit: u64,
     books: Mutex<Books>,
@@ -38,7 +38,7 @@ pub(super) struct Shelf {
 #[derive(Default)]
 struct Books {
     /// The groups in the map, in the order in which they expire.
-    due: BTreeMap<Turn, PrimaryKey>,
+    due: BTreeMap<Turn, Arc<PrimaryKey>>,
     /// How many groups have been made.
     made: u64,
     /// How many responses are in the map.
@@ -162,11 +162,11 @@ impl Shelf {
 
 impl Books {
     /// Enters a group that goes into the map.
-    fn open(&mut self, variants: Variants) -> Option<(PrimaryKey, Arc<Group>)> {
+    fn open(&mut self, variants: Variants) -> Option<(Arc<PrimaryKey>, Arc<Group>)> {
         self.made += 1;
         let group = Arc::new(Group::new(variants, self.made)?);
-        let key = group.variants.last()?.response.key().clone();
-        self.due.insert(group.turn, key.clone());
+        let key = Arc::new(group.variants.last()?.response.key().clone());
+        self.due.insert(group.turn, Arc::clone(&key));
         self.responses += group.variants.len();
         Some((key, group))
     }
@@ -180,8 +180,8 @@ impl Books {
 #[derive(Clone)]
 struct Weight;
 
-impl Weighter<PrimaryKey, Arc<Group>> for Weight {
-    fn weight(&self, _key: &PrimaryKey, group: &Arc<Group>) -> u64 {
+impl Weighter<Arc<PrimaryKey>, Arc<Group>> for Weight {
+    fn weight(&self, _key: &Arc<PrimaryKey>, group: &Arc<Group>) -> u64 {
         group.weight
     }
 }
@@ -191,10 +191,10 @@ impl Weighter<PrimaryKey, Arc<Group>> for Weight {
 #[derive(Clone)]
 struct Departures;
 
-impl Lifecycle<PrimaryKey, Arc<Group>> for Departures {
+impl Lifecycle<Arc<PrimaryKey>, Arc<Group>> for Departures {
     type RequestState = Departed;
 
-    fn on_evict(&self, departed: &mut Departed, _key: PrimaryKey, group: Arc<Group>) {
+    fn on_evict(&self, departed: &mut Departed, _key: Arc<PrimaryKey>, group: Arc<Group>) {
         departed.push(group);
     }
 }

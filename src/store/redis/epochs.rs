@@ -9,7 +9,7 @@ use std::time::Duration;
 use redis::Pipeline;
 use smallvec::SmallVec;
 
-use super::connection::{Exchange, Replies, get};
+use super::connection::{Exchange, Names, Replies, get};
 use super::layout;
 use crate::epoch::{Epoch, Scope, ScopeKind, Stamp};
 use crate::error::{Error, ErrorKind};
@@ -96,13 +96,10 @@ impl Known {
         *epoch
     }
 
-    /// Takes the replies to [`ask`]; what is no epoch is as good as none.
+    /// Takes the replies about the names of [`list`]; what is no epoch is as good as none.
     pub(super) fn read(&mut self, replies: &mut Replies, scopes: &[Scope]) -> Result<(), Error> {
         for scope in scopes {
-            let held = match replies.bytes() {
-                Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
-                held => held.ok().flatten(),
-            };
+            let held = replies.bytes()?;
             let held = held.and_then(|bytes| StoredEpoch::from_bytes(&bytes));
             self.0.push((*scope, held.map(|held| held.epoch)));
         }
@@ -110,10 +107,10 @@ impl Known {
     }
 }
 
-/// Asks for the epochs of scopes.
-pub(super) fn ask(commands: &mut Pipeline, namespace: &Namespace, scopes: &[Scope]) {
+/// Adds the epochs of scopes to what is to be read.
+pub(super) fn list(names: &mut Names, namespace: &Namespace, scopes: &[Scope]) {
     for scope in scopes {
-        commands.add_command(get(&layout::epoch(namespace, *scope)));
+        names.push(&layout::epoch(namespace, *scope));
     }
 }
 
@@ -237,6 +234,25 @@ pub(super) fn forget(commands: &mut Pipeline, namespace: &Namespace, scopes: &[S
         }
         commands.cmd("DEL").arg(layout::epoch(namespace, *scope));
     }
+}
+
+/// Puts a new epoch in place of the one of a scope, and returns it with the one that it ended.
+///
+/// Nothing can be invalidated between the two, as it could between a deletion and a new epoch.
+pub(super) async fn replace(
+    exchange: &mut Exchange<'_>,
+    namespace: &Namespace,
+    scope: Scope,
+) -> Result<(Option<Epoch>, Epoch), Error> {
+    let new = StoredEpoch::random()?;
+    let mut commands = Pipeline::new();
+    let set = commands.cmd("SET").arg(layout::epoch(namespace, scope));
+    // Where there is none, nothing is readable, and nothing is to be made.
+    let set = set.arg(&new.to_bytes()).arg("XX").arg("GET");
+    set.arg("PX").arg(millis(new.ttl()));
+    let ended = exchange.send(&commands).await?.bytes()?;
+    let ended = ended.and_then(|bytes| StoredEpoch::from_bytes(&bytes));
+    Ok((ended.map(|ended| ended.epoch), new.epoch))
 }
 
 /// Makes an epoch unless there is one, and asks which it is; [`made`] takes the replies.

@@ -18,18 +18,20 @@ use crate::key::Namespace;
 
 /// The namespaces that have been found to be of the life of the server that a connection is to.
 #[derive(Debug, Default)]
-pub(super) struct Trusted(RwLock<SmallVec<[Namespace; 1]>>);
+pub(super) struct Trusted {
+    namespaces: RwLock<SmallVec<[Namespace; 1]>>,
+    /// Held by who compares: two at once would both empty what differs, and the second what the
+    /// first one's caller has stored since.
+    turn: tokio::sync::Mutex<()>,
+}
 
 impl Trusted {
     fn contains(&self, namespace: &Namespace) -> bool {
-        self.0.read().contains(namespace)
+        self.namespaces.read().contains(namespace)
     }
 
     fn insert(&self, namespace: &Namespace) {
-        let mut trusted = self.0.write();
-        if !trusted.contains(namespace) {
-            trusted.push(namespace.clone());
-        }
+        self.namespaces.write().push(namespace.clone());
     }
 }
 
@@ -42,40 +44,46 @@ impl Trusted {
 ///
 /// When the server cannot be asked, or the namespace not be emptied. Nothing may be believed then.
 pub(super) async fn check(exchange: &mut Exchange<'_>, namespace: &Namespace) -> Result<(), Error> {
-    if exchange.trusted().contains(namespace) {
+    let trusted = exchange.trusted();
+    if trusted.contains(namespace) {
         return Ok(());
     }
+    let _turn = exchange.wait_for(trusted.turn.lock()).await?;
+    if !trusted.contains(namespace) {
+        compare(exchange, namespace).await?;
+        trusted.insert(namespace);
+    }
+    Ok(())
+}
+
+async fn compare(exchange: &mut Exchange<'_>, namespace: &Namespace) -> Result<(), Error> {
     let name = layout::incarnation(namespace);
     let mut commands = Pipeline::with_capacity(2);
     commands.cmd("INFO").arg("replication");
     commands.add_command(get(&name));
     let mut replies = exchange.send(&commands).await?;
-    let life = match replies.bytes() {
+    let info = match replies.bytes() {
         Err(error) if error.kind() != ErrorKind::Refused => return Err(error),
-        info => info
-            .ok()
-            .flatten()
-            .and_then(|info| identity(&info).map(<[u8]>::to_vec)),
+        info => info.ok().flatten(),
     };
-    let Some(life) = life else {
+    let Some(life) = info.as_deref().and_then(identity) else {
         tracing::debug!(%namespace, "redis does not tell whether it was restored from a dump");
-        exchange.trusted().insert(namespace);
         return Ok(());
     };
-    if replies.bytes().ok().flatten().as_deref() != Some(&*life) {
-        let everything = Scope::namespace(namespace.as_str());
-        let mut commands = Pipeline::with_capacity(2);
-        commands
-            .cmd("DEL")
-            .arg(layout::epoch(namespace, everything));
-        commands.cmd("SET").arg(&name).arg(&life);
-        let mut replies = exchange.send(&commands).await?;
-        replies.done()?;
-        // Not noted, which a server without memory may refuse: the next connection empties it again.
-        let _ = replies.done();
-        tracing::info!(%namespace, "redis has begun a new life: what it held is invalidated");
+    if replies.bytes().ok().flatten().as_deref() == Some(life) {
+        return Ok(());
     }
-    exchange.trusted().insert(namespace);
+    let everything = Scope::namespace(namespace.as_str());
+    let mut commands = Pipeline::with_capacity(2);
+    commands
+        .cmd("DEL")
+        .arg(layout::epoch(namespace, everything));
+    commands.cmd("SET").arg(&name).arg(life);
+    let mut replies = exchange.send(&commands).await?;
+    replies.done()?;
+    // A server without memory may refuse the note; then the next connection empties it again.
+    let _ = replies.done();
+    tracing::info!(%namespace, "redis has begun a new life: what it held is invalidated");
     Ok(())
 }
 

@@ -1,8 +1,14 @@
 //! Finding a response.
 //!
-//! One round trip asks for all that a hit needs: what varies under the key, the response, and the
-//! epochs. Which variant it will be, and which tags it carries, is known only afterwards, so both
-//! are guessed by what was found last time. A wrong guess costs another round trip.
+//! One command reads all that a hit needs: what varies under the key, the response, and the epochs.
+//! Which variant it will be, and which tags it carries, is known only afterwards, so both are guessed
+//! by what was found last time. A wrong guess costs another round trip.
+//!
+//! In which order names are read does not matter, be it by one `MGET` (which one server answers as
+//! of one moment) or by several. An invalidation that was acknowledged before the look-up began has
+//! deleted its epoch before any of them is read, and an epoch never comes back: whichever value is
+//! read later, it differs from that in the stamp of what was stored before. So what is returned was
+//! current at some moment of the look-up.
 
 use std::sync::Arc;
 
@@ -10,14 +16,14 @@ use bytes::Bytes;
 use redis::Pipeline;
 use smallvec::SmallVec;
 
-use super::connection::{Exchange, Replies, get};
+use super::connection::{Exchange, Names};
 use super::epochs::{self, Known};
 use super::layout::{Digest, Place};
 use super::memo::Memo;
 use super::variants::Variants;
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Scope, Stamp};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::store::{Found, Outcome, Wanted};
 
 /// What look-ups have taught this process.
@@ -31,8 +37,8 @@ pub(super) struct Hints {
 
 type Tags = SmallVec<[Scope; 2]>;
 
-/// What stands under a name.
-type Entry = Result<Option<Bytes>, Error>;
+/// What stands under a response's name.
+type Entry = Option<Bytes>;
 
 /// A look-up under way.
 pub(super) struct Lookup<'a> {
@@ -92,21 +98,19 @@ impl<'a> Lookup<'a> {
         let (guess, mut entry, variants) = self.guess().await?;
         let mut digest = self.wanted_digest(variants.as_deref());
         if digest != guess {
-            entry = self.fetch(digest).await;
+            entry = self.fetch(digest).await?;
         }
         let only_others = variants.filter(|_| digest == self.place.primary());
-        if let (Ok(None), Some(others)) = (&entry, &only_others)
+        if let (None, Some(others)) = (&entry, &only_others)
             && let Some(variant) = others.next_best(self.wanted.fields)
         {
             digest = self.place.digest(variant);
-            entry = self.fetch(digest).await;
+            entry = self.fetch(digest).await?;
         }
         match entry {
-            Ok(Some(entry)) => self.judge(digest, &entry).await,
-            Ok(None) if only_others.is_some() => Ok(Outcome::OtherVariants(Vec::new())),
-            Ok(None) => Ok(Outcome::Absent),
-            Err(error) if error.kind() == ErrorKind::Damaged => Ok(self.discard(digest).await),
-            Err(error) => Err(error),
+            Some(entry) => self.judge(digest, &entry).await,
+            None if only_others.is_some() => Ok(Outcome::OtherVariants(Vec::new())),
+            None => Ok(Outcome::Absent),
         }
     }
 
@@ -116,14 +120,19 @@ impl<'a> Lookup<'a> {
     async fn guess(&mut self) -> Result<(Digest, Entry, Option<Arc<Variants>>), Error> {
         let hint = self.hints.variants.recall(&self.place.primary());
         let guess = self.wanted_digest(hint.as_ref().map(|(_, variants)| &**variants));
-        let mut commands = Pipeline::with_capacity(self.scopes.len().saturating_add(2));
-        commands.add_command(get(&self.place.variants()));
-        epochs::ask(&mut commands, self.wanted.namespace, self.scopes);
-        let tags = self.ask(&mut commands, guess);
-        let mut replies = self.exchange.send(&commands).await?;
-        let variants = self.listed(replies.bytes(), hint)?;
-        self.known.read(&mut replies, self.scopes)?;
-        Ok((guess, self.take(&mut replies, &tags), variants))
+        let tags = self.remembered_tags(guess);
+        let count = self.scopes.len().saturating_add(tags.len());
+        let mut names = Names::with_capacity(count.saturating_add(2));
+        names.push(&self.place.variants());
+        names.push(&self.place.entry(guess));
+        epochs::list(&mut names, self.wanted.namespace, self.scopes);
+        epochs::list(&mut names, self.wanted.namespace, &tags);
+        let mut values = self.exchange.read(&names).await?;
+        let variants = self.listed(values.bytes()?, hint);
+        let entry = values.bytes()?;
+        self.known.read(&mut values, self.scopes)?;
+        self.known.read(&mut values, &tags)?;
+        Ok((guess, entry, variants))
     }
 
     /// Returns the digest of the response that the request selects.
@@ -135,48 +144,35 @@ impl<'a> Lookup<'a> {
     }
 
     /// Returns what varies under the key, as the server says.
-    fn listed(
-        &self,
-        reply: Entry,
-        hint: Option<(Bytes, Arc<Variants>)>,
-    ) -> Result<Option<Arc<Variants>>, Error> {
-        let bytes = match reply {
-            Err(error) if error.kind() != ErrorKind::Damaged => return Err(error),
-            reply => reply.ok().flatten(),
-        };
+    fn listed(&self, bytes: Entry, hint: Option<(Bytes, Arc<Variants>)>) -> Option<Arc<Variants>> {
         let known = match (&bytes, hint) {
-            (Some(bytes), Some((same, variants))) if *bytes == same => return Ok(Some(variants)),
+            (Some(bytes), Some((same, variants))) if *bytes == same => return Some(variants),
             // What is no list is replaced by the next one.
             (Some(bytes), _) => Variants::decode(bytes).map(Arc::new),
-            (None, None) => return Ok(None),
+            (None, None) => return None,
             (None, Some(_)) => None,
         };
         let hint = bytes
             .filter(|bytes| bytes.len() <= Hints::MAX_LIST)
             .zip(known.clone());
         self.hints.variants.note(&self.place.primary(), hint);
-        Ok(known)
+        known
     }
 
-    /// Asks for a response and for the tags that it had last time, which are returned.
-    fn ask(&self, commands: &mut Pipeline, digest: Digest) -> Tags {
-        let tags = self.hints.tags.recall(&digest).unwrap_or_default();
-        commands.add_command(get(&self.place.entry(digest)));
-        epochs::ask(commands, self.wanted.namespace, &tags);
-        tags
+    /// Returns the tags that a response had last time.
+    fn remembered_tags(&self, digest: Digest) -> Tags {
+        self.hints.tags.recall(&digest).unwrap_or_default()
     }
 
-    fn take(&mut self, replies: &mut Replies, tags: &[Scope]) -> Entry {
-        let entry = replies.bytes();
-        self.known.read(replies, tags)?;
-        entry
-    }
-
-    async fn fetch(&mut self, digest: Digest) -> Entry {
-        let mut commands = Pipeline::new();
-        let tags = self.ask(&mut commands, digest);
-        let mut replies = self.exchange.send(&commands).await?;
-        self.take(&mut replies, &tags)
+    async fn fetch(&mut self, digest: Digest) -> Result<Entry, Error> {
+        let tags = self.remembered_tags(digest);
+        let mut names = Names::with_capacity(tags.len().saturating_add(1));
+        names.push(&self.place.entry(digest));
+        epochs::list(&mut names, self.wanted.namespace, &tags);
+        let mut values = self.exchange.read(&names).await?;
+        let entry = values.bytes()?;
+        self.known.read(&mut values, &tags)?;
+        Ok(entry)
     }
 
     /// Decides whether what was found may be returned.
@@ -205,11 +201,11 @@ impl<'a> Lookup<'a> {
             .collect();
         let unknown = tags.iter().filter(|tag| !self.known.contains(**tag));
         let unknown: Tags = unknown.copied().collect();
-        let mut commands = Pipeline::new();
-        epochs::ask(&mut commands, self.wanted.namespace, &unknown);
-        let mut replies = self.exchange.send(&commands).await?;
-        self.known.read(&mut replies, &unknown)?;
-        if self.hints.tags.recall(&digest).unwrap_or_default() != tags {
+        let mut names = Names::with_capacity(unknown.len());
+        epochs::list(&mut names, self.wanted.namespace, &unknown);
+        let mut values = self.exchange.read(&names).await?;
+        self.known.read(&mut values, &unknown)?;
+        if self.remembered_tags(digest) != tags {
             self.hints
                 .tags
                 .note(&digest, (!tags.is_empty()).then_some(tags));

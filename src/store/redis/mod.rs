@@ -31,7 +31,7 @@ use smallvec::SmallVec;
 
 use self::builder::Limits;
 pub use self::builder::RedisStoreBuilder;
-use self::connection::{Connection, Server, get};
+use self::connection::{Connection, Names, Server, get};
 pub use self::control::Mirroring;
 use self::control::{Control, Mirror};
 use self::epochs::Known;
@@ -164,12 +164,7 @@ impl Store for RedisStore {
             epochs::forget(&mut commands, namespace, scopes);
             let mut exchange = self.0.data.begin(self.0.limits.write)?;
             exchange.send(&commands).await?.all_done()?;
-            // The server tells as well, but perhaps later than the caller tells others.
-            if let Some(mirror) = self.0.mirror() {
-                scopes
-                    .iter()
-                    .for_each(|scope| mirror.forget(layout::slot(*scope)));
-            }
+            self.0.forget(scopes);
             Ok(())
         })
     }
@@ -184,6 +179,22 @@ impl Store for RedisStore {
         stamp: &'a Stamp,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(self.0.confirm(namespace, stamp))
+    }
+
+    fn renew<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        scope: Scope,
+        mut captured: Captured,
+    ) -> BoxFuture<'a, Result<Option<Captured>, Error>> {
+        Box::pin(async move {
+            let mut exchange = self.0.data.begin(self.0.limits.write)?;
+            let (ended, new) = epochs::replace(&mut exchange, namespace, scope).await?;
+            self.0.forget(&[scope]);
+            let was_current = ended.is_some() && ended == captured.stamp.get(scope);
+            captured.stamp.replace(scope, new);
+            Ok(was_current.then_some(captured))
+        })
     }
 
     fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {
@@ -245,9 +256,9 @@ impl Shared {
     async fn ask(&self, namespace: &Namespace, scopes: &[Scope]) -> Result<Known, Error> {
         let mut exchange = self.data.begin(self.limits.read)?;
         incarnation::check(&mut exchange, namespace).await?;
-        let mut commands = Pipeline::with_capacity(scopes.len());
-        epochs::ask(&mut commands, namespace, scopes);
-        let mut replies = exchange.send(&commands).await?;
+        let mut names = Names::with_capacity(scopes.len());
+        epochs::list(&mut names, namespace, scopes);
+        let mut replies = exchange.read(&names).await?;
         let mut known = Known::new();
         known.read(&mut replies, scopes)?;
         Ok(known)
@@ -260,6 +271,16 @@ impl Shared {
             mode => Control::open(Arc::clone(&self.server), mode).ok(),
         };
         self.control.get_or_init(open).as_ref()
+    }
+
+    /// Holds the epochs of scopes for current no longer. The server tells as well, but perhaps
+    /// later than the caller tells others.
+    fn forget(&self, scopes: &[Scope]) {
+        if let Some(mirror) = self.mirror() {
+            for scope in scopes {
+                mirror.forget(layout::slot(*scope));
+            }
+        }
     }
 
     fn mirror(&self) -> Option<&Mirror> {

@@ -6,7 +6,7 @@ use bytes::BufMut;
 use redis::{Cmd, Pipeline, RedisWrite};
 
 use super::Shared;
-use super::connection::{Exchange, Replies, get};
+use super::connection::{Exchange, Names};
 use super::epochs::{self, EPOCH_TTL, Known, millis};
 use super::layout::Place;
 use super::variants::Variants;
@@ -73,17 +73,21 @@ impl Shared {
         let Captured { stamp, moment } = &fill.captured;
         let scopes: Vec<Scope> = stamp.iter().map(|(scope, _)| scope).collect();
         let varies = fill.response.variant.vary != Vary::None;
+        let mut names = Names::with_capacity(scopes.len().saturating_add(1));
+        names.push(&place.variants());
+        epochs::list(&mut names, &fill.namespace, &scopes);
         let mut commands = Pipeline::new();
-        epochs::ask(&mut commands, &fill.namespace, &scopes);
+        commands.add_command(names.into_command());
         epochs::ask_late(&mut commands, &fill.namespace, &fill.late)?;
         if varies {
-            commands.add_command(get(&place.variants()));
             commands.cmd("PTTL").arg(place.variants());
         }
         let mut replies = exchange.send(&commands).await?;
 
+        let mut values = replies.array()?;
+        let variants = values.bytes()?;
         let mut known = Known::new();
-        known.read(&mut replies, &scopes)?;
+        known.read(&mut values, &scopes)?;
         let mut stamp = stamp.clone();
         let strict = self.limits.strict_tags;
         // Read after the replies have come, lest an age is compared with too short a time.
@@ -94,20 +98,15 @@ impl Shared {
             return Ok(None);
         }
         let listed = if varies {
-            Some(listed(&mut replies)?)
+            let left = u64::try_from(replies.integer()?).unwrap_or_default();
+            // What is no list is replaced.
+            let variants = variants.and_then(|list| Variants::decode(&list));
+            Some((variants.unwrap_or_default(), Duration::from_millis(left)))
         } else {
             None
         };
         Ok(Some(Admitted { stamp, listed }))
     }
-}
-
-/// Takes what varies under a key, and what is left of its time. What is no list is replaced.
-fn listed(replies: &mut Replies) -> Result<(Variants, Duration), Error> {
-    let list = replies.bytes().ok().flatten();
-    let variants = list.and_then(|list| Variants::decode(&list));
-    let left = u64::try_from(replies.integer()?).unwrap_or_default();
-    Ok((variants.unwrap_or_default(), Duration::from_millis(left)))
 }
 
 /// Makes the command that stores a value of two parts, without joining them first.

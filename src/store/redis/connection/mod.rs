@@ -7,25 +7,29 @@
 mod address;
 mod breaker;
 mod link;
+mod names;
 mod reply;
 mod upkeep;
 
 use std::fmt;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
+use tokio::time::error::Elapsed;
 use tokio::time::{timeout, timeout_at};
 
 pub(crate) use self::address::Address;
 pub(crate) use self::breaker::{Breaker, BreakerPolicy};
 use self::link::Link;
+pub(crate) use self::names::Names;
 use self::reply::Health;
 pub(crate) use self::reply::Replies;
 use self::upkeep::Upkeep;
@@ -195,8 +199,35 @@ pub(crate) struct Exchange<'a> {
 
 impl Exchange<'_> {
     /// Returns the namespaces whose content is known to be of this life of the server.
-    pub(crate) fn trusted(&self) -> &Trusted {
-        &self.trusted
+    pub(crate) fn trusted(&self) -> Arc<Trusted> {
+        Arc::clone(&self.trusted)
+    }
+
+    /// Waits for something else, within the same deadline.
+    ///
+    /// # Errors
+    ///
+    /// When the deadline passes.
+    pub(crate) async fn wait_for<T>(&self, other: impl Future<Output = T>) -> Result<T, Error> {
+        let waited = timeout_at(self.deadline.into(), other).await;
+        waited.map_err(|_elapsed| self.shared.late())
+    }
+
+    /// Reads what stands under names, in one command; what is no string counts as absent.
+    ///
+    /// The replies are taken by [`Replies::bytes`], one for each name.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`send`](Self::send), and when the server refuses.
+    pub(crate) async fn read(&mut self, names: &Names) -> Result<Replies, Error> {
+        if names.is_empty() {
+            return Ok(Replies::new(Vec::new()));
+        }
+        let reply = self.handle.send_packed_command(names.command());
+        let outcome = timeout_at(self.deadline.into(), reply).await;
+        let values = self.shared.received(outcome, slice::from_ref)?;
+        Replies::new(vec![values]).array()
     }
 
     /// Sends commands in one piece and waits for all replies.
@@ -211,25 +242,13 @@ impl Exchange<'_> {
         if commands.is_empty() {
             return Ok(Replies::new(Vec::new()));
         }
-        let address = &self.shared.server.address;
         let replies = self
             .handle
             .send_packed_commands(commands, 0, commands.len());
-        match timeout_at(self.deadline.into(), replies).await {
-            Ok(Ok(values)) => {
-                self.shared.answered(&values);
-                Ok(Replies::new(values))
-            }
-            Ok(Err(error)) => {
-                let message = format!("redis at {address} closed the connection");
-                Err(reply::failed(error, message))
-            }
-            Err(_elapsed) => {
-                self.shared.unanswered();
-                let message = format!("redis at {address} did not answer in time");
-                Err(Error::new(ErrorKind::Timeout, message))
-            }
-        }
+        let outcome = timeout_at(self.deadline.into(), replies).await;
+        self.shared
+            .received(outcome, Vec::as_slice)
+            .map(Replies::new)
     }
 }
 
@@ -265,6 +284,35 @@ impl Server {
 }
 
 impl Shared {
+    /// Notes how an exchange fared, by the values received.
+    fn received<T>(
+        &self,
+        outcome: Result<RedisResult<T>, Elapsed>,
+        values: fn(&T) -> &[Value],
+    ) -> Result<T, Error> {
+        let address = &self.server.address;
+        match outcome {
+            Ok(Ok(received)) => {
+                self.answered(values(&received));
+                Ok(received)
+            }
+            Ok(Err(error)) => {
+                let message = format!("redis at {address} closed the connection");
+                Err(reply::failed(error, message))
+            }
+            Err(_elapsed) => {
+                self.unanswered();
+                Err(self.late())
+            }
+        }
+    }
+
+    fn late(&self) -> Error {
+        let address = &self.server.address;
+        let message = format!("redis at {address} did not answer in time");
+        Error::new(ErrorKind::Timeout, message)
+    }
+
     fn answered(&self, replies: &[Value]) {
         let Server { breaker, clock, .. } = &*self.server;
         match reply::health(replies) {

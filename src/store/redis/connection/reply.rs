@@ -29,12 +29,20 @@ impl Replies {
         Ok(())
     }
 
-    /// Takes the reply to a `GET`, or one that is a text.
+    /// Takes the reply to a `GET`, one of those to an `MGET`, or one that is a text.
     pub(crate) fn bytes(&mut self) -> Result<Option<Bytes>, Error> {
         match self.take()? {
             Value::Nil => Ok(None),
             Value::BulkString(bytes) => Ok(Some(bytes.into())),
             Value::VerbatimString { text, .. } => Ok(Some(text.into())),
+            _ => Err(nonsense()),
+        }
+    }
+
+    /// Takes the reply to an `MGET`, whose values are replies themselves.
+    pub(crate) fn array(&mut self) -> Result<Self, Error> {
+        match self.take()? {
+            Value::Array(values) => Ok(Self::new(values)),
             _ => Err(nonsense()),
         }
     }

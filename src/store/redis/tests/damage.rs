@@ -35,9 +35,18 @@ async fn what_is_no_entry_is_dropped() {
         redis.command(&[b"SET", name.as_bytes(), garbage]);
         assert_damaged(&desk, &redis, &sample, &garbage.escape_ascii().to_string()).await;
     }
-    redis.command(&["DEL", &name]);
+}
+
+#[tokio::test]
+async fn what_is_no_string_is_absent_and_replaced() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let sample = desk.sample("/a").body("right");
+    let name = desk.entry(&sample);
     redis.command(&["RPUSH", &name, "a", "list"]);
-    assert_damaged(&desk, &redis, &sample, "a list").await;
+    assert!(matches!(desk.outcome(&sample).await, Outcome::Absent));
+    desk.fill(&sample, &[]).await;
+    assert_eq!(desk.body(&sample).await, Some("right".into()));
 }
 
 #[tokio::test]

@@ -255,7 +255,7 @@ async fn a_server_that_has_become_a_replica_is_read_and_not_written() {
 #[tokio::test]
 async fn a_user_without_permission_is_refused_and_the_breaker_stays_closed() {
     let redis = RedisServer::start();
-    redis.command(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "+ping", "+get"]);
+    redis.command(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "+ping", "+mget"]);
     let url = redis.url().replace("redis://", "redis://app:pw@");
     let desk = Desk::of(RedisStore::connect(&url).await.unwrap());
     let sample = desk.sample("/a");
@@ -265,7 +265,7 @@ async fn a_user_without_permission_is_refused_and_the_breaker_stays_closed() {
         assert_eq!(error.kind(), ErrorKind::Refused);
         assert!(error.to_string().contains("NOPERM"), "{error}");
     }
-    redis.command(&["ACL", "SETUSER", "app", "-get"]);
+    redis.command(&["ACL", "SETUSER", "app", "-mget"]);
     assert_eq!(
         desk.look_up(&sample).await.unwrap_err().kind(),
         ErrorKind::Refused

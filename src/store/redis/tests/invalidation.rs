@@ -234,8 +234,9 @@ async fn in_no_order_of_commands_does_a_late_tag_keep_an_old_response() {
             let mut replies = Replies::new(replies);
             let joined =
                 epochs::read_late(&mut replies, &[tag], began.elapsed(), false, &mut stamp);
-            let now = commands(&|all| epochs::ask(all, &namespace, &[tag]));
-            let now = server.req_command(&now[0]).unwrap();
+            let now = server
+                .req_command(&get(&layout::epoch(&namespace, tag)))
+                .unwrap();
             let mut current = Known::new();
             current.read(&mut Replies::new(vec![now]), &[tag]).unwrap();
             if joined.unwrap() {

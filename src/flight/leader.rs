@@ -1,0 +1,84 @@
+//! The one that fetches.
+
+use std::fmt;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::course::{Flight, Stage};
+use super::{Flights, Why};
+
+/// The duty to fetch what everybody aboard waits for.
+///
+/// Dropped without [landing](Self::land) or [grounding](Self::ground) it has failed, or panicked.
+/// Then a follower leads in its place; the second time all go alone.
+#[must_use = "a leader that is dropped has failed"]
+pub(crate) struct Leader<K: Hash + Eq, G, T> {
+    flights: Arc<Flights<K, G, T>>,
+    flight: Arc<Flight<K, G, T>>,
+}
+
+/// A flight that has landed and is still joined, by who then gets its landing at once, until this
+/// is dropped.
+#[must_use = "dropped, the landing is given to nobody else"]
+pub(crate) struct Landed<K: Hash + Eq, G, T> {
+    flights: Arc<Flights<K, G, T>>,
+    flight: Arc<Flight<K, G, T>>,
+}
+
+impl<K: Hash + Eq, G, T> Leader<K, G, T> {
+    pub(super) fn new(flights: &Arc<Flights<K, G, T>>, flight: &Arc<Flight<K, G, T>>) -> Self {
+        Self {
+            flights: Arc::clone(flights),
+            flight: Arc::clone(flight),
+        }
+    }
+
+    /// Gives `landing` to everybody aboard.
+    pub(crate) fn land(self, landing: T) -> Landed<K, G, T> {
+        self.flight.end(Stage::Landed(landing));
+        Landed {
+            flights: Arc::clone(&self.flights),
+            flight: Arc::clone(&self.flight),
+        }
+    }
+
+    /// Sends everybody alone, and whoever comes for the same key until then, if that is given.
+    pub(crate) fn ground(self, until: Option<Instant>)
+    where
+        K: Clone,
+    {
+        if let Some(until) = until {
+            let key = self.flight.key.clone();
+            self.flights.table.lock().grounded.set(key, until);
+        }
+        self.flights.close(&self.flight);
+        self.flight.end(Stage::Over(Why::Grounded));
+    }
+}
+
+impl<K: Hash + Eq, G, T> Drop for Leader<K, G, T> {
+    fn drop(&mut self) {
+        if self.flight.fail() {
+            self.flights.close(&self.flight);
+        }
+    }
+}
+
+impl<K: Hash + Eq, G, T> Drop for Landed<K, G, T> {
+    fn drop(&mut self) {
+        self.flights.close(&self.flight);
+    }
+}
+
+impl<K: Hash + Eq + fmt::Debug, G, T> fmt::Debug for Leader<K, G, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Leader").field(&self.flight.key).finish()
+    }
+}
+
+impl<K: Hash + Eq + fmt::Debug, G, T> fmt::Debug for Landed<K, G, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Landed").field(&self.flight.key).finish()
+    }
+}

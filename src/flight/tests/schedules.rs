@@ -1,0 +1,225 @@
+//! Every ending of a flight under thousands of schedules. A follower that is lost is a deadlock,
+//! which `shuttle` reports.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use shuttle::future::{block_on, yield_now};
+use shuttle::rand::{Rng, thread_rng};
+use shuttle::{check_pct, check_random, thread};
+
+use crate::flight::{Boarded, Boarding, Flights, Leader, Limits, Why};
+
+type Table = Arc<Flights<&'static str, u32, u32>>;
+
+const SCHEDULES: usize = 3_000;
+
+const LIMITS: Limits = Limits {
+    flights: 2,
+    followers: 8,
+    wait: Duration::from_secs(60),
+    age: Duration::from_secs(60),
+    grounded: 8,
+};
+
+/// What a leader's call of the handler comes to.
+#[derive(Clone, Copy)]
+enum Handler {
+    Answers,
+    IsUncacheable,
+    Fails,
+}
+
+/// What one request has come to.
+#[derive(Debug, PartialEq)]
+enum Came {
+    Led,
+    Got(u32),
+    Alone(Why),
+    Left,
+}
+
+fn schedules(test: impl Fn() + Send + Sync + Clone + 'static) {
+    check_random(test.clone(), SCHEDULES);
+    check_pct(test, SCHEDULES, 3);
+}
+
+fn flights(limits: Limits) -> Table {
+    Flights::new(limits)
+}
+
+async fn request(flights: Table, now: Instant, handler: Handler) -> Came {
+    match flights.board(&"a", 0, now) {
+        Boarding::Lead(leader) => fetch(leader, handler).await,
+        Boarding::Follow(follower) => match follower.await {
+            Boarded::Lead(leader) => fetch(leader, handler).await,
+            Boarded::Landed(landing) => Came::Got(landing),
+            Boarded::Alone(why) => Came::Alone(why),
+        },
+        Boarding::Alone(why) => Came::Alone(why),
+    }
+}
+
+async fn fetch(leader: Leader<&'static str, u32, u32>, handler: Handler) -> Came {
+    yield_now().await;
+    match handler {
+        Handler::Answers => {
+            let landed = leader.land(7);
+            yield_now().await;
+            drop(landed);
+        }
+        Handler::IsUncacheable => leader.ground(None),
+        Handler::Fails => drop(leader),
+    }
+    Came::Led
+}
+
+/// Drops a request that is not answered after so many polls.
+async fn abandoned(request: impl Future<Output = Came>, polls: usize) -> Came {
+    let (mut request, mut left) = (pin!(request), polls);
+    poll_fn(|cx| {
+        let Some(rest) = left.checked_sub(1) else {
+            return Poll::Ready(Came::Left);
+        };
+        left = rest;
+        if rest == 0 {
+            cx.waker().wake_by_ref();
+        }
+        request.as_mut().poll(cx)
+    })
+    .await
+}
+
+/// Lets requests come at the same time; returns what they came to.
+fn meet(flights: &Table, handlers: &[Handler]) -> Vec<Came> {
+    let now = Instant::now();
+    let requests: Vec<_> = handlers
+        .iter()
+        .map(|handler| {
+            let request = request(Arc::clone(flights), now, *handler);
+            thread::spawn(move || block_on(request))
+        })
+        .collect();
+    let came = requests.into_iter().map(|each| each.join().unwrap());
+    came.collect()
+}
+
+#[track_caller]
+fn assert_empty(flights: &Table) {
+    assert_eq!(flights.table.lock().open.len(), 0);
+    assert_eq!(flights.followers.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn landed_flights_lose_nobody() {
+    schedules(|| {
+        let flights = flights(LIMITS);
+        let came = meet(&flights, &[Handler::Answers; 4]);
+        assert!(
+            came.iter()
+                .all(|each| matches!(each, Came::Led | Came::Got(7))),
+            "{came:?}"
+        );
+        assert!(came.contains(&Came::Led));
+        assert_empty(&flights);
+    });
+}
+
+#[test]
+fn grounded_flights_lose_nobody() {
+    schedules(|| {
+        let flights = flights(LIMITS);
+        let came = meet(&flights, &[Handler::IsUncacheable; 4]);
+        let alone = Came::Alone(Why::Grounded);
+        assert!(
+            came.iter().all(|each| *each == Came::Led || *each == alone),
+            "{came:?}"
+        );
+        assert_empty(&flights);
+    });
+}
+
+#[test]
+fn failed_flights_lose_nobody() {
+    schedules(|| {
+        let flights = flights(LIMITS);
+        let came = meet(&flights, &[Handler::Fails; 4]);
+        let alone = Came::Alone(Why::Failed);
+        assert!(
+            came.iter().all(|each| *each == Came::Led || *each == alone),
+            "{came:?}"
+        );
+        assert_empty(&flights);
+    });
+}
+
+#[test]
+fn flights_that_end_each_in_its_way_lose_nobody() {
+    schedules(|| {
+        let flights = flights(LIMITS);
+        let handlers: Vec<_> = (0..5)
+            .map(|_| match thread_rng().gen_range(0..3) {
+                0 => Handler::Answers,
+                1 => Handler::IsUncacheable,
+                _ => Handler::Fails,
+            })
+            .collect();
+        meet(&flights, &handlers);
+        assert_empty(&flights);
+    });
+}
+
+#[test]
+fn abandoned_requests_lose_nobody_else() {
+    schedules(|| {
+        let flights = flights(LIMITS);
+        let now = Instant::now();
+        let requests: Vec<_> = (0..5)
+            .map(|_| {
+                let patience = thread_rng().gen_range(0..6);
+                let request = request(Arc::clone(&flights), now, Handler::Answers);
+                thread::spawn(move || block_on(abandoned(request, patience)))
+            })
+            .collect();
+        requests
+            .into_iter()
+            .for_each(|each| drop(each.join().unwrap()));
+        assert_empty(&flights);
+    });
+}
+
+#[test]
+fn timed_out_followers_leave_nothing() {
+    schedules(|| {
+        let limits = Limits {
+            wait: Duration::from_millis(2),
+            ..LIMITS
+        };
+        let flights = flights(limits);
+        meet(&flights, &[Handler::Fails; 4]);
+        assert_empty(&flights);
+    });
+}
+
+#[test]
+fn retired_flights_lose_nobody() {
+    schedules(|| {
+        let flights = flights(LIMITS);
+        let retiring = {
+            let flights = Arc::clone(&flights);
+            thread::spawn(move || flights.retire(|_, _| true))
+        };
+        let came = meet(&flights, &[Handler::Answers; 4]);
+        assert!(
+            came.iter()
+                .all(|each| matches!(each, Came::Led | Came::Got(7))),
+            "{came:?}"
+        );
+        retiring.join().unwrap();
+        assert_empty(&flights);
+    });
+}

@@ -1,0 +1,72 @@
+//! How often a hit in memory allocates: the same in each run, so it is a test and no bench.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::Request;
+use http_body_util::BodyExt;
+use tower::Service;
+use tower_response_cache::{CacheLayer, MemoryStore, Rule, Rules};
+
+#[test]
+fn a_memory_hit_allocates_its_fields_and_little_else_whatever_the_body() {
+    for size in [0, 1 << 10, 1 << 20] {
+        let rules = Rules::builder()
+            .route("/products/{id}", Rule::ttl(Duration::from_secs(60)))
+            .build()
+            .unwrap();
+        let cache = CacheLayer::new(MemoryStore::new(64 << 20)).rules(rules);
+        let bare = allocations(router(size));
+        let hit = allocations(router(size).layer(cache));
+        assert!(hit.count <= bare.count + 4, "{hit:?}, {bare:?}, {size}");
+        assert!(hit.bytes <= bare.bytes + 4096, "{hit:?}, {bare:?}, {size}");
+    }
+}
+
+#[derive(Debug)]
+struct Allocations {
+    count: u64,
+    bytes: u64,
+}
+
+fn router(size: usize) -> Router {
+    let body = Bytes::from(vec![b'x'; size]);
+    let handler = move || {
+        let body = body.clone();
+        async move { body }
+    };
+    Router::new().route("/products/{id}", get(handler))
+}
+
+/// Counts the allocations of one answer, once everything is warm.
+fn allocations(router: Router) -> Allocations {
+    let mut router: Router = router.with_state(());
+    let mut once = || {
+        let request = Request::get("/products/42")
+            .header("host", "shop.example")
+            .header("accept", "*/*")
+            .body(Body::empty())
+            .unwrap();
+        allocation_counter::measure(|| {
+            let response = router.call(request).now_or_never().unwrap().unwrap();
+            response
+                .into_body()
+                .collect()
+                .now_or_never()
+                .unwrap()
+                .unwrap();
+        })
+    };
+    once();
+    let measured = once();
+    Allocations {
+        count: measured.count_total,
+        bytes: measured.bytes_total,
+    }
+}
