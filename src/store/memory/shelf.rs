@@ -229,7 +229,7 @@ mod tests {
         groups.sort_by_key(|(_, group)| group.turn);
         let due: Vec<_> = groups
             .iter()
-            .map(|(key, group)| (group.turn, key.clone()))
+            .map(|(key, group)| (group.turn, Arc::clone(key)))
             .collect();
         assert_eq!(books.due.clone().into_iter().collect::<Vec<_>>(), due);
         let variants = groups.iter().map(|(_, group)| group.variants.len());

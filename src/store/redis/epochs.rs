@@ -10,7 +10,7 @@ use redis::Pipeline;
 use smallvec::SmallVec;
 
 use super::connection::{Exchange, Names, Replies, get};
-use super::layout;
+use super::layout::{self, Name};
 use crate::epoch::{Epoch, Scope, ScopeKind, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
@@ -129,7 +129,7 @@ pub(super) async fn ensure(
 ) -> Result<Stamp, Error> {
     let mut commands = Pipeline::new();
     let names = scopes.iter().map(|scope| layout::epoch(namespace, *scope));
-    let names: SmallVec<[String; 8]> = names.collect();
+    let names: SmallVec<[Name; 4]> = names.collect();
     for name in &names {
         make(&mut commands, name)?;
         if renew {
@@ -151,7 +151,7 @@ pub(super) async fn ensure(
 /// Takes the replies about one epoch, and adds what has to be done about it.
 fn ensured(
     replies: &mut Replies,
-    name: &str,
+    name: &Name,
     renew: bool,
     repairs: &mut Pipeline,
 ) -> Result<Epoch, Error> {
@@ -256,7 +256,7 @@ pub(super) async fn replace(
 }
 
 /// Makes an epoch unless there is one, and asks which it is; [`made`] takes the replies.
-fn make(commands: &mut Pipeline, name: &str) -> Result<(), Error> {
+fn make(commands: &mut Pipeline, name: &Name) -> Result<(), Error> {
     let new = StoredEpoch::random()?;
     let set = commands.cmd("SET").arg(name).arg(&new.to_bytes());
     set.arg("NX").arg("PX").arg(millis(new.ttl()));

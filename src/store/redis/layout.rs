@@ -13,6 +13,9 @@
 //! another key, pattern or cluster slot. The braces are the hash tags of Redis Cluster: responses,
 //! what varies and the epoch of the path share a slot; routes and tags spread over all of them.
 
+use redis::{RedisWrite, ToRedisArgs};
+use smallvec::SmallVec;
+
 use crate::entry::Variant;
 use crate::entry::codec::wire::Wire;
 use crate::epoch::{Scope, ScopeKind};
@@ -21,6 +24,22 @@ use crate::semantics::vary::Vary;
 
 /// 128 bits of BLAKE3.
 pub(super) type Digest = [u8; 16];
+
+/// A name in Redis. A hit makes several, so they take no memory of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Name(SmallVec<[u8; 128]>);
+
+impl Name {
+    fn push(&mut self, text: &str) {
+        self.0.extend_from_slice(text.as_bytes());
+    }
+}
+
+impl ToRedisArgs for Name {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        out.write_arg(&self.0);
+    }
+}
 
 /// Where the responses under one primary key are kept.
 #[derive(Debug)]
@@ -69,66 +88,63 @@ impl<'a> Place<'a> {
     }
 
     /// Returns the name of what varies under the primary key.
-    pub(super) fn variants(&self) -> String {
+    pub(super) fn variants(&self) -> Name {
         self.name("y", self.primary)
     }
 
     /// Returns the name of a response.
-    pub(super) fn entry(&self, digest: Digest) -> String {
+    pub(super) fn entry(&self, digest: Digest) -> Name {
         self.name("e", digest)
     }
 
-    fn name(&self, kind: &str, digest: Digest) -> String {
+    fn name(&self, kind: &str, digest: Digest) -> Name {
         let mut name = begin(self.namespace, kind);
         push_bucket(&mut name, self.bucket);
-        name.push('}');
+        name.push("}");
         push_base64(&mut name, digest);
         name
     }
 }
 
 /// Returns the name of a scope's epoch.
-pub(super) fn epoch(namespace: &Namespace, scope: Scope) -> String {
+pub(super) fn epoch(namespace: &Namespace, scope: Scope) -> Name {
     scoped(namespace, "v", scope)
 }
 
 /// Returns the name of the mark that the invalidation of a tag leaves.
-pub(super) fn mark(namespace: &Namespace, tag: Scope) -> String {
+pub(super) fn mark(namespace: &Namespace, tag: Scope) -> Name {
     scoped(namespace, "m", tag)
 }
 
 /// Returns the name of what tells which life of the server the namespace's content is of.
-pub(super) fn incarnation(namespace: &Namespace) -> String {
+pub(super) fn incarnation(namespace: &Namespace) -> Name {
     let mut name = begin(namespace, "i");
-    name.push_str("n}");
+    name.push("n}");
     name
 }
 
-fn scoped(namespace: &Namespace, kind: &str, scope: Scope) -> String {
+fn scoped(namespace: &Namespace, kind: &str, scope: Scope) -> Name {
     let mut name = begin(namespace, kind);
     match scope.kind() {
-        ScopeKind::Namespace => name.push('n'),
+        ScopeKind::Namespace => name.push("n"),
         ScopeKind::Path => push_bucket(&mut name, bucket(scope.digest())),
         ScopeKind::Route => {
-            name.push('r');
+            name.push("r");
             push_base64(&mut name, scope.digest());
         }
         ScopeKind::Tag => {
-            name.push('t');
+            name.push("t");
             push_base64(&mut name, scope.digest());
         }
     }
-    name.push('}');
+    name.push("}");
     name
 }
 
-/// Begins a name, with room for the rest. A hit takes several, so they are not formatted.
-fn begin(namespace: &Namespace, kind: &str) -> String {
-    const LONGEST: &str = "hc1::k:{b16383}0123456789012345678901";
-    let namespace = namespace.as_str();
-    let mut name = String::with_capacity(LONGEST.len().saturating_add(namespace.len()));
-    for part in ["hc1:", namespace, ":", kind, ":{"] {
-        name.push_str(part);
+fn begin(namespace: &Namespace, kind: &str) -> Name {
+    let mut name = Name(SmallVec::new());
+    for part in ["hc1:", namespace.as_str(), ":", kind, ":{"] {
+        name.push(part);
     }
     name
 }
@@ -160,9 +176,9 @@ fn fold(leading: u16) -> u16 {
     leading % 16_384
 }
 
-fn push_bucket(name: &mut String, bucket: u16) {
-    name.push('b');
-    name.push_str(itoa::Buffer::new().format(bucket));
+fn push_bucket(name: &mut Name, bucket: u16) {
+    name.push("b");
+    name.push(itoa::Buffer::new().format(bucket));
 }
 
 const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -178,20 +194,22 @@ fn leading(text: &str) -> Option<u16> {
 }
 
 /// Writes a digest in 22 letters (RFC 4648 §5, without padding).
-fn push_base64(name: &mut String, digest: Digest) {
+fn push_base64(name: &mut Name, digest: Digest) {
     let bits = u128::from_be_bytes(digest);
     // The last letter has two bits of the digest and four of padding.
     let sextets = (0..21)
         .map(|place| bits >> (122 - 6 * place))
         .chain([bits << 4]);
-    name.extend(sextets.map(|sextet| {
+    name.0.extend(sextets.map(|sextet| {
         let place = usize::try_from(sextet & 63).unwrap_or_default();
-        char::from(LETTERS.get(place).copied().unwrap_or_default())
+        LETTERS.get(place).copied().unwrap_or_default()
     }));
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fmt;
+
     use bytes::Bytes;
     use http::{Request, Response};
     use proptest::prelude::*;
@@ -200,10 +218,16 @@ mod tests {
     use crate::clock::Clock;
     use crate::entry::StoredResponse;
 
+    impl fmt::Display for Name {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(std::str::from_utf8(&self.0).unwrap())
+        }
+    }
+
     fn base64(digest: Digest) -> String {
-        let mut letters = String::new();
+        let mut letters = Name(SmallVec::new());
         push_base64(&mut letters, digest);
-        letters
+        letters.to_string()
     }
 
     #[test]
@@ -250,7 +274,7 @@ mod tests {
                 "e:{b12908}0br-zEQ5gVvcNnUBjC66eg",
             ),
         ] {
-            assert_eq!(name, format!("hc1:default:{golden}"));
+            assert_eq!(name.to_string(), format!("hc1:default:{golden}"));
         }
     }
 
@@ -268,7 +292,7 @@ mod tests {
                 Scope::tag(&namespace, &bytes),
             ] {
                 let name = epoch(&room, scope);
-                prop_assert_eq!(slot_of(name.as_bytes()), Some(slot(scope)), "{}", name);
+                prop_assert_eq!(slot_of(&name.0), Some(slot(scope)), "{:?}", name);
             }
         }
 

@@ -8,7 +8,7 @@ use redis::{Cmd, Pipeline, RedisWrite};
 use super::Shared;
 use super::connection::{Exchange, Names};
 use super::epochs::{self, EPOCH_TTL, Known, millis};
-use super::layout::Place;
+use super::layout::{Name, Place};
 use super::variants::Variants;
 use crate::entry::codec;
 use crate::epoch::{Captured, Scope, Stamp};
@@ -110,10 +110,10 @@ impl Shared {
 }
 
 /// Makes the command that stores a value of two parts, without joining them first.
-fn set(name: &str, head: &[u8], body: &[u8], ttl: Duration) -> Cmd {
-    const WORDS: usize = 64;
+fn set(name: &Name, head: &[u8], body: &[u8], ttl: Duration) -> Cmd {
+    const NAME_AND_WORDS: usize = 192;
     let size = head.len().saturating_add(body.len());
-    let mut command = Cmd::with_capacity(5, size.saturating_add(name.len()).saturating_add(WORDS));
+    let mut command = Cmd::with_capacity(5, size.saturating_add(NAME_AND_WORDS));
     command.arg("SET").arg(name);
     let mut value = command.bufmut_for_next_arg(size);
     value.put_slice(head);

@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -72,7 +73,9 @@ impl Link {
         // A server that is loading its data, or wants a password, takes connections all the same.
         let ping = link.ping();
         let hung_up = || Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
-        link.drive(ping).await.unwrap_or_else(hung_up)?;
+        link.drive(&AtomicUsize::new(0), ping)
+            .await
+            .unwrap_or_else(hung_up)?;
         Ok(link)
     }
 
@@ -114,11 +117,27 @@ impl Link {
     }
 
     /// Moves the connection until `other` is done, or returns `None` when it ended before.
-    pub(super) async fn drive<T>(&mut self, other: impl Future<Output = T>) -> Option<T> {
+    ///
+    /// `exchanges` says how many there are under way.
+    pub(super) async fn drive<T>(
+        &mut self,
+        exchanges: &AtomicUsize,
+        other: impl Future<Output = T>,
+    ) -> Option<T> {
         let mut other = pin!(other);
-        poll_fn(|cx| match self.driver.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(None),
-            Poll::Pending => other.as_mut().poll(cx).map(Some),
+        let mut let_pass = false;
+        poll_fn(|cx| {
+            // Whoever sends a command wakes this, and a runtime lets the woken task run next. Others
+            // that are about to send are let pass first, so that one write takes the commands of all.
+            let_pass = !let_pass && exchanges.load(Ordering::Relaxed) > 1;
+            if let_pass {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match self.driver.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => other.as_mut().poll(cx).map(Some),
+            }
         })
         .await
     }

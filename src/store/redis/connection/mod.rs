@@ -14,12 +14,12 @@ mod upkeep;
 use std::fmt;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisResult, Value};
+use redis::{Cmd, Pipeline, RedisResult, ToRedisArgs, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
@@ -64,6 +64,8 @@ struct Shared {
     alarm: Notify,
     /// Whether the server said that it takes no writes.
     read_only: AtomicBool,
+    /// How many exchanges are under way.
+    exchanges: AtomicUsize,
 }
 
 enum State {
@@ -126,6 +128,7 @@ impl Connection {
             stage: watch::Sender::new(Stage::Running),
             alarm: Notify::new(),
             read_only: AtomicBool::new(false),
+            exchanges: AtomicUsize::new(0),
         });
         let upkeep = Upkeep::new(Arc::clone(&shared));
         let task = runtime.spawn(upkeep.run(link)).abort_handle();
@@ -145,12 +148,15 @@ impl Connection {
             return Err(server.away("it does not answer; its circuit breaker is open"));
         }
         match &**self.shared.state.load() {
-            State::Up(handle, trusted) => Ok(Exchange {
-                shared: &self.shared,
-                handle: handle.clone(),
-                trusted: Arc::clone(trusted),
-                deadline: server.clock.now() + limit,
-            }),
+            State::Up(handle, trusted) => {
+                self.shared.exchanges.fetch_add(1, Ordering::Relaxed);
+                Ok(Exchange {
+                    shared: &self.shared,
+                    handle: handle.clone(),
+                    trusted: Arc::clone(trusted),
+                    deadline: server.clock.now() + limit,
+                })
+            }
             State::Down(reason) => Err(server.away(reason)),
         }
     }
@@ -226,8 +232,8 @@ impl Exchange<'_> {
         }
         let reply = self.handle.send_packed_command(names.command());
         let outcome = timeout_at(self.deadline.into(), reply).await;
-        let values = self.shared.received(outcome, slice::from_ref)?;
-        Replies::new(vec![values]).array()
+        let reply = self.shared.received(outcome, slice::from_ref)?;
+        Replies::of_array(Some(reply))
     }
 
     /// Sends commands in one piece and waits for all replies.
@@ -252,12 +258,15 @@ impl Exchange<'_> {
     }
 }
 
-/// Makes the command that reads what stands under a name, in memory of the right size.
-pub(crate) fn get(name: &str) -> Cmd {
-    const GET: &str = "GET";
-    let mut command = Cmd::with_capacity(2, GET.len().saturating_add(name.len()));
-    command.arg(GET).arg(name);
-    command
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        self.shared.exchanges.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Makes the command that reads what stands under a name.
+pub(crate) fn get(name: &impl ToRedisArgs) -> Cmd {
+    redis::cmd("GET").arg(name).take()
 }
 
 impl State {

@@ -1,6 +1,6 @@
 //! The names of what is to be read.
 
-use redis::Cmd;
+use redis::{Cmd, ToRedisArgs};
 
 /// Names to be read by one command, which transfers less and costs the server less than a command
 /// for each.
@@ -25,7 +25,7 @@ impl Names {
         Self { command, count: 0 }
     }
 
-    pub(crate) fn push(&mut self, name: &str) {
+    pub(crate) fn push(&mut self, name: &impl ToRedisArgs) {
         self.command.arg(name);
         self.count = self.count.saturating_add(1);
     }

@@ -41,7 +41,11 @@ impl Replies {
 
     /// Takes the reply to an `MGET`, whose values are replies themselves.
     pub(crate) fn array(&mut self) -> Result<Self, Error> {
-        match self.take()? {
+        Self::of_array(self.0.next())
+    }
+
+    pub(super) fn of_array(reply: Option<Value>) -> Result<Self, Error> {
+        match accepted(reply)? {
             Value::Array(values) => Ok(Self::new(values)),
             _ => Err(nonsense()),
         }
@@ -56,11 +60,15 @@ impl Replies {
     }
 
     fn take(&mut self) -> Result<Value, Error> {
-        match self.0.next() {
-            Some(Value::ServerError(refusal)) => Err(refused(&refusal)),
-            Some(value) => Ok(value),
-            None => Err(nonsense()),
-        }
+        accepted(self.0.next())
+    }
+}
+
+fn accepted(reply: Option<Value>) -> Result<Value, Error> {
+    match reply {
+        Some(Value::ServerError(refusal)) => Err(refused(&refusal)),
+        Some(value) => Ok(value),
+        None => Err(nonsense()),
     }
 }
 

@@ -77,12 +77,18 @@ impl Upkeep {
     async fn watch(&self, link: &mut Link) -> &'static str {
         const ENDED: &str = "it closed the connection";
         let began = self.now();
-        let breaker = &self.0.server.breaker;
+        let Shared {
+            server, exchanges, ..
+        } = &*self.0;
+        let breaker = &server.breaker;
         loop {
             let pause = breaker.pause();
             let woken = match pause {
-                Some(pause) => link.drive(self.rest(between(pause / 2, pause))).await,
-                None => link.drive(self.0.alarm.notified()).await,
+                Some(pause) => {
+                    link.drive(exchanges, self.rest(between(pause / 2, pause)))
+                        .await
+                }
+                None => link.drive(exchanges, self.0.alarm.notified()).await,
             };
             if woken.is_none() {
                 return ENDED;
@@ -95,7 +101,7 @@ impl Upkeep {
                 return "it takes no writes any more";
             }
             let ping = link.ping();
-            match link.drive(timeout(PATIENCE, ping)).await {
+            match link.drive(exchanges, timeout(PATIENCE, ping)).await {
                 None => return ENDED,
                 Some(Err(_elapsed)) => return "it does not answer",
                 Some(Ok(_)) if pause.is_none() => {}

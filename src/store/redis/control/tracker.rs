@@ -144,7 +144,7 @@ mod tests {
         });
         let name = |stamp: &Stamp| {
             let (scope, _) = stamp.iter().next().unwrap();
-            Value::BulkString(layout::epoch(&namespace, scope).into_bytes())
+            Value::BulkString(layout::epoch(&namespace, scope).to_string().into_bytes())
         };
         let everything = [
             vec![Value::Nil],

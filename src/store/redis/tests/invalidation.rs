@@ -61,7 +61,7 @@ async fn an_epoch_that_was_lost_in_any_way_never_comes_back() {
             }
             1 => {
                 // As eviction or expiry would.
-                redis.command(&["DEL", &layout::epoch(&desk.namespace, scope)]);
+                redis.command(&["DEL", &layout::epoch(&desk.namespace, scope).to_string()]);
                 *lost.entry(scope).or_default() += 1;
             }
             2 if random.below(50) == 0 => {
@@ -301,7 +301,8 @@ async fn a_late_tag_joins_only_what_it_was_not_invalidated_under() {
                         Use => drop(desk.capture(&[tag]).await.unwrap()),
                         Invalidate => desk.invalidate(&[tag]).await.unwrap(),
                         LoseMark => {
-                            redis.command(&["DEL", &layout::mark(&desk.namespace, tag)]);
+                            redis
+                                .command(&["DEL", &layout::mark(&desk.namespace, tag).to_string()]);
                         }
                         Wait => sleep(AWHILE).await,
                     }
@@ -341,7 +342,7 @@ async fn epochs_in_use_are_renewed_and_keep_their_value() {
     let redis = RedisServer::start();
     let desk = Desk::new(&redis).await;
     let scope = desk.tag("t");
-    let name = layout::epoch(&desk.namespace, scope);
+    let name = layout::epoch(&desk.namespace, scope).to_string();
     let stamp = desk.capture(&[scope]).await.unwrap().stamp;
     let hours = |left: u64| left * 60 * 60 * 1000;
     for (left, renewed) in [(hours(13), false), (hours(11), true)] {

@@ -44,7 +44,7 @@ async fn held(desk: &Desk) -> Stamp {
 fn names(desk: &Desk, stamp: &Stamp) -> Vec<String> {
     let scopes = stamp.iter().map(|(scope, _)| scope);
     scopes
-        .map(|scope| layout::epoch(&desk.namespace, scope))
+        .map(|scope| layout::epoch(&desk.namespace, scope).to_string())
         .collect()
 }
 

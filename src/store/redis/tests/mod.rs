@@ -106,7 +106,8 @@ impl Desk {
     fn entry(&self, sample: &Sample) -> String {
         let scopes = sample.scopes().into_iter();
         let place = Place::of(&self.namespace, &sample.key, scopes);
-        place.entry(place.digest(&sample.response(&self.clock).variant))
+        let name = place.entry(place.digest(&sample.response(&self.clock).variant));
+        name.to_string()
     }
 }
 
