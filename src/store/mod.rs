@@ -10,6 +10,8 @@ pub mod conformance;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "memory")]
+mod tiered;
 
 use std::fmt;
 use std::future::Future;
@@ -24,6 +26,8 @@ use smallvec::SmallVec;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::{Mirroring, RedisStore, RedisStoreBuilder};
+#[cfg(feature = "memory")]
+pub use self::tiered::{TieredStore, WhenAway};
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Scope, Stamp};
@@ -233,6 +237,9 @@ pub enum Outcome {
     Invalidated,
     /// There was something that is not a whole response of this key; it has been dropped.
     Damaged,
+    /// The part of the store that would know cannot be asked, for this reason. What the handler
+    /// makes may still be kept, under what was captured.
+    Unreachable(Error),
     /// Nothing is stored under this key.
     #[default]
     Absent,

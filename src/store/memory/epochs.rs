@@ -83,12 +83,16 @@ impl Epochs {
 
     /// Returns the current epochs of `scopes`.
     pub(super) fn capture(&self, scopes: &[Scope]) -> Captured {
-        let moment = self.moment.load(Ordering::Acquire);
-        let epoch = Epoch::new(moment).expect("moments begin at 1");
+        let moment = self.moment();
         Captured {
-            stamp: scopes.iter().map(|scope| (*scope, epoch)).collect(),
-            moment,
+            stamp: scopes.iter().map(|scope| (*scope, moment)).collect(),
+            moment: moment.value(),
         }
+    }
+
+    /// Returns the epoch that any scope has at present.
+    pub(super) fn moment(&self) -> Epoch {
+        Epoch::new(self.moment.load(Ordering::Acquire)).expect("moments begin at 1")
     }
 
     /// Ends the spans of `scopes`.
@@ -116,15 +120,24 @@ impl Epochs {
     /// Lets a response stand under `stamp`, if all its epochs are current.
     pub(super) fn admit(self: &Arc<Self>, stamp: &Stamp) -> Option<Standing> {
         let mut ledger = self.ledger.lock();
+        self.all_current(&ledger, stamp).then(|| Standing {
+            spans: stamp.iter().map(|(scope, _)| ledger.enter(scope)).collect(),
+            epochs: Arc::clone(self),
+        })
+    }
+
+    /// Whether all epochs of a stamp are current.
+    pub(super) fn are_current(&self, stamp: &Stamp) -> bool {
+        self.all_current(&self.ledger.lock(), stamp)
+    }
+
+    fn all_current(&self, ledger: &Ledger, stamp: &Stamp) -> bool {
         // Only an epoch that was not captured here is ahead.
         let latest = self.moment.load(Ordering::Relaxed);
         let is_current = |(scope, epoch): (Scope, Epoch)| {
             epoch.value() <= latest && ledger.is_current(scope, epoch)
         };
-        stamp.iter().all(is_current).then(|| Standing {
-            spans: stamp.iter().map(|(scope, _)| ledger.enter(scope)).collect(),
-            epochs: Arc::clone(self),
-        })
+        stamp.iter().all(is_current)
     }
 }
 

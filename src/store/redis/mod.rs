@@ -18,7 +18,7 @@ mod memo;
 mod put;
 #[cfg(test)]
 #[path = "../../../tests/support/redis_server.rs"]
-mod redis_server;
+pub(super) mod redis_server;
 mod variants;
 
 use std::fmt;
