@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::RedisStore;
 use super::connection::{Address, Breaker, BreakerPolicy, Lanes, Server};
+use super::{Mirroring, RedisStore};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 
@@ -23,6 +23,7 @@ pub struct RedisStoreBuilder {
     check_interval: Duration,
     limits: Limits,
     breaker: BreakerPolicy,
+    mirroring: Mirroring,
 }
 
 /// What a store keeps within.
@@ -50,6 +51,7 @@ impl RedisStoreBuilder {
                 strict_tags: false,
             },
             breaker: BreakerPolicy::default(),
+            mirroring: Mirroring::default(),
         }
     }
 
@@ -123,6 +125,15 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// Says how this process learns that what it holds in memory has been invalidated elsewhere;
+    /// [`Mirroring::Tracking`] by default.
+    ///
+    /// Without memory over it, a store asks with each look-up, and this does not matter.
+    pub fn mirroring(mut self, mode: Mirroring) -> Self {
+        self.mirroring = mode;
+        self
+    }
+
     /// Connects to the server.
     ///
     /// # Errors
@@ -130,7 +141,8 @@ impl RedisStoreBuilder {
     /// When an option is wrong, when the server does not answer in time, and when it refuses.
     pub async fn connect(self) -> Result<RedisStore, Error> {
         let server = self.server()?;
-        Ok(RedisStore::new(Lanes::open(server).await?, self.limits))
+        let lanes = Lanes::open(Arc::clone(&server)).await?;
+        Ok(RedisStore::new(server, lanes, self.limits, self.mirroring))
     }
 
     /// Starts without a connection and connects in the background, trying until it succeeds.
@@ -142,7 +154,8 @@ impl RedisStoreBuilder {
     /// When an option is wrong, and outside a Tokio runtime.
     pub fn connect_lazily(self) -> Result<RedisStore, Error> {
         let server = self.server()?;
-        Ok(RedisStore::new(Lanes::open_lazily(server)?, self.limits))
+        let lanes = Lanes::open_lazily(Arc::clone(&server))?;
+        Ok(RedisStore::new(server, lanes, self.limits, self.mirroring))
     }
 
     fn server(&self) -> Result<Arc<Server>, Error> {
@@ -179,6 +192,7 @@ impl fmt::Debug for RedisStoreBuilder {
             .field("check_interval", &self.check_interval)
             .field("limits", &self.limits)
             .field("breaker", &self.breaker)
+            .field("mirroring", &self.mirroring)
             .finish_non_exhaustive()
     }
 }

@@ -17,12 +17,12 @@ use http::HeaderMap;
 use redis::Pipeline;
 use smallvec::SmallVec;
 
-use super::Shared;
 use super::connection::{Exchange, Lanes, Names};
 use super::epochs::{self, Known};
 use super::layout::{Digest, Place};
 use super::memo::Memo;
 use super::variants::Variants;
+use super::{Shared, incarnation};
 use crate::entry::{StoredResponse, Variant};
 use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::Error;
@@ -142,6 +142,7 @@ impl<'a> Lookup<'a> {
 
     /// Finds the wanted response, and the epochs of the scopes as they are from `moment` on.
     pub(super) async fn run(mut self, moment: u64) -> Result<Found, Error> {
+        incarnation::check(&mut self.exchange, self.wanted.namespace).await?;
         let outcome = self.outcome().await?;
         let epochs = self
             .scopes

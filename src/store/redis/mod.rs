@@ -11,32 +11,38 @@
 mod builder;
 mod claim;
 mod connection;
+mod control;
 mod epochs;
+mod incarnation;
 mod layout;
 mod lookup;
 mod memo;
 mod put;
 #[cfg(test)]
 #[path = "../../../tests/support/redis_server.rs"]
-mod redis_server;
+pub(super) mod redis_server;
 mod variants;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Pipeline};
+use smallvec::SmallVec;
 
 use self::builder::Limits;
 pub use self::builder::RedisStoreBuilder;
-use self::connection::{Lanes, Replies, get};
+use self::connection::{Lanes, Names, Replies, Server, get};
+pub use self::control::Mirroring;
+use self::control::{Control, Mirror};
+use self::epochs::Known;
 use self::layout::Place;
 use self::lookup::{Hints, Lookup};
 use super::{BoxFuture, Claim, Fill, Found, Kept, Store, StoreHealth, Wanted};
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
-use crate::epoch::{Captured, Scope};
+use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
 
@@ -70,6 +76,10 @@ pub struct RedisStore(Arc<Shared>);
 /// What the clones of a store share.
 struct Shared {
     data: Lanes,
+    server: Arc<Server>,
+    /// Opened when it is first needed, which a store that is asked for responses alone never does.
+    control: OnceLock<Option<Control>>,
+    mirroring: Mirroring,
     limits: Limits,
     hints: Hints,
     clock: Clock,
@@ -93,10 +103,13 @@ impl RedisStore {
         RedisStoreBuilder::new(url)
     }
 
-    fn new(data: Lanes, limits: Limits) -> Self {
+    fn new(server: Arc<Server>, data: Lanes, limits: Limits, mirroring: Mirroring) -> Self {
         let clock = Clock::system();
         Self(Arc::new(Shared {
             data,
+            server,
+            control: OnceLock::new(),
+            mirroring,
             limits,
             hints: Hints::new(),
             began: clock.now(),
@@ -152,8 +165,22 @@ impl Store for RedisStore {
             let mut commands = Pipeline::new();
             epochs::forget(&mut commands, namespace, scopes);
             let mut exchange = self.0.data.begin(self.0.limits.write)?;
-            exchange.send(&commands).await?.all_done()
+            exchange.send(&commands).await?.all_done()?;
+            self.0.forget(scopes);
+            Ok(())
         })
+    }
+
+    fn vouches_for(&self, stamp: &Stamp) -> bool {
+        self.0.mirror().is_some_and(|mirror| mirror.confirms(stamp))
+    }
+
+    fn confirm<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        stamp: &'a Stamp,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.0.confirm(namespace, stamp))
     }
 
     fn renew<'a>(
@@ -165,6 +192,7 @@ impl Store for RedisStore {
         Box::pin(async move {
             let mut exchange = self.0.data.begin(self.0.limits.write)?;
             let (ended, new) = epochs::replace(&mut exchange, namespace, scope).await?;
+            self.0.forget(&[scope]);
             let was_current = ended.is_some() && ended == captured.stamp.get(scope);
             captured.stamp.replace(scope, new);
             Ok(was_current.then_some(captured))
@@ -189,7 +217,12 @@ impl Store for RedisStore {
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.0.data.close())
+        Box::pin(async {
+            if let Some(Some(control)) = self.0.control.get() {
+                control.close().await;
+            }
+            self.0.data.close().await;
+        })
     }
 }
 
@@ -214,9 +247,62 @@ impl Shared {
             .fetch_add(1, Ordering::Relaxed)
             .is_multiple_of(RENEWAL);
         let mut exchange = self.data.begin(self.limits.capture)?;
+        incarnation::check(&mut exchange, namespace).await?;
         let (stamp, replies) =
             epochs::ensure(&mut exchange, namespace, scopes, renew, others).await?;
         Ok((stamp.map(|stamp| Captured { stamp, moment }), replies))
+    }
+
+    /// Asks which epochs are current: on the control connection, which will tell when that changes,
+    /// else where all else is asked.
+    async fn confirm(&self, namespace: &Namespace, stamp: &Stamp) -> Result<bool, Error> {
+        let scopes: SmallVec<[Scope; 4]> = stamp.iter().map(|(scope, _)| scope).collect();
+        let loaded = match self.control() {
+            Some(control) => control.load(namespace, &scopes, self.limits.read).await,
+            None => self.ask(namespace, &scopes).await,
+        };
+        let known = match loaded {
+            // The control connection alone may be down.
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                self.ask(namespace, &scopes).await?
+            }
+            loaded => loaded?,
+        };
+        Ok(stamp.is_current(|scope| known.get(scope)))
+    }
+
+    async fn ask(&self, namespace: &Namespace, scopes: &[Scope]) -> Result<Known, Error> {
+        let mut exchange = self.data.begin(self.limits.read)?;
+        incarnation::check(&mut exchange, namespace).await?;
+        let mut names = Names::with_capacity(scopes.len());
+        epochs::list(&mut names, namespace, scopes);
+        let mut replies = exchange.read(&names).await?;
+        let mut known = Known::new();
+        known.read(&mut replies, scopes)?;
+        Ok(known)
+    }
+
+    /// Returns the control connection, if there is to be one.
+    fn control(&self) -> Option<&Control> {
+        let open = || match self.mirroring {
+            Mirroring::Off => None,
+            mode => Control::open(Arc::clone(&self.server), mode).ok(),
+        };
+        self.control.get_or_init(open).as_ref()
+    }
+
+    /// Holds the epochs of scopes for current no longer. The server tells as well, but perhaps
+    /// later than the caller tells others.
+    fn forget(&self, scopes: &[Scope]) {
+        if let Some(mirror) = self.mirror() {
+            for scope in scopes {
+                mirror.forget(layout::slot(*scope));
+            }
+        }
+    }
+
+    fn mirror(&self) -> Option<&Mirror> {
+        self.control.get()?.as_ref().map(Control::mirror)
     }
 
     /// Deletes a response if it is still the one stored. One that replaces it in between goes too,

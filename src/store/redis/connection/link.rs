@@ -4,12 +4,13 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisResult};
+use redis::{AsyncConnectionConfig, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisResult};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -17,6 +18,8 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 
 use super::address::{Address, Endpoint};
+use crate::store::redis::control::{Listener, Tracker};
+use crate::store::redis::incarnation::Trusted;
 
 /// So many commands are under way at most; the next ones wait, until their deadlines.
 const IN_FLIGHT: usize = 1024;
@@ -30,22 +33,42 @@ const USER_TIMEOUT: Duration = Duration::from_secs(5);
 /// what is under way on it fails.
 pub(super) struct Link {
     handle: MultiplexedConnection,
+    trusted: Arc<Trusted>,
     driver: Pin<Box<dyn Future<Output = ()> + Send>>,
     version: Option<String>,
 }
 
 impl Link {
     /// Connects, logs in, and makes sure that the server answers.
-    pub(super) async fn establish(address: &Address) -> RedisResult<Self> {
+    ///
+    /// A tracker hears what the server tells of its own accord, if both can.
+    pub(super) async fn establish(
+        address: &Address,
+        tracker: Option<&Arc<Tracker>>,
+    ) -> RedisResult<Self> {
+        let listener = tracker.and_then(Tracker::listen);
+        match Self::connect(address, listener).await {
+            Err(error) if error.kind() == ErrorKind::RESP3NotSupported => {
+                if let Some(tracker) = tracker {
+                    tracker.refused(&error);
+                }
+                Self::connect(address, None).await
+            }
+            connected => connected,
+        }
+    }
+
+    async fn connect(address: &Address, listener: Option<Listener>) -> RedisResult<Self> {
         let mut link = match &address.endpoint {
             Endpoint::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 tune(&stream)?;
-                Self::log_in(stream, &address.login).await?
+                Self::log_in(stream, &address.login, listener).await?
             }
             #[cfg(unix)]
             Endpoint::Unix(path) => {
-                Self::log_in(UnixStream::connect(path).await?, &address.login).await?
+                let stream = UnixStream::connect(path).await?;
+                Self::log_in(stream, &address.login, listener).await?
             }
         };
         // A server that is loading its data, or wants a password, takes connections all the same.
@@ -58,19 +81,29 @@ impl Link {
         Ok(link)
     }
 
-    async fn log_in<S>(stream: S, login: &RedisConnectionInfo) -> RedisResult<Self>
+    async fn log_in<S>(
+        stream: S,
+        login: &RedisConnectionInfo,
+        listener: Option<Listener>,
+    ) -> RedisResult<Self>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let config = AsyncConnectionConfig::new()
+        let mut login = login.clone();
+        let mut config = AsyncConnectionConfig::new()
             // Deadlines are the callers': they include the wait until a command is sent.
             .set_response_timeout(None)
             .set_pipeline_buffer_size(IN_FLIGHT)
             .set_concurrency_limit(IN_FLIGHT);
+        if let Some(listener) = listener {
+            login = login.set_protocol(ProtocolVersion::RESP3);
+            config = config.set_push_sender(listener);
+        }
         let (handle, driver) =
-            MultiplexedConnection::new_with_config(login, stream, config).await?;
+            MultiplexedConnection::new_with_config(&login, stream, config).await?;
         Ok(Self {
             handle,
+            trusted: Arc::default(),
             driver: Box::pin(driver),
             version: None,
         })
@@ -84,6 +117,11 @@ impl Link {
     /// Returns what the server says it is, such as `Redis 7.2.4`, if it says so.
     pub(super) fn version(&self) -> Option<String> {
         self.version.clone()
+    }
+
+    /// Returns the namespaces that have been found trustworthy on it.
+    pub(super) fn trusted(&self) -> Arc<Trusted> {
+        Arc::clone(&self.trusted)
     }
 
     /// Moves the connection until `other` is done, or returns `None` when it ended before.

@@ -37,6 +37,8 @@ pub(crate) use self::names::Names;
 use self::reply::Health;
 pub(crate) use self::reply::Replies;
 use self::upkeep::Upkeep;
+use super::control::Tracker;
+use super::incarnation::Trusted;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::store::StoreHealth;
@@ -61,6 +63,8 @@ pub(crate) struct Connection {
 /// What commands and the task know of each other.
 struct Shared {
     server: Arc<Server>,
+    /// What listens on the connection, if anything does.
+    tracker: Option<Arc<Tracker>>,
     state: ArcSwap<State>,
     condition: Condition,
     stage: watch::Sender<Stage>,
@@ -73,7 +77,7 @@ struct Shared {
 }
 
 enum State {
-    Up(MultiplexedConnection),
+    Up(MultiplexedConnection, Arc<Trusted>),
     /// With the reason.
     Down(String),
 }
@@ -93,8 +97,8 @@ impl Connection {
     /// When the server does not answer in time, or refuses.
     pub(crate) async fn open(server: Arc<Server>) -> Result<Self, Error> {
         runtime()?;
-        let link = server.dial().await?;
-        Self::start(server, Some(link))
+        let link = server.dial(None).await?;
+        Self::start(server, None, Some(link))
     }
 
     /// Connects to a server in the background, trying until it succeeds.
@@ -103,21 +107,35 @@ impl Connection {
     ///
     /// Outside a Tokio runtime.
     pub(crate) fn open_lazily(server: Arc<Server>) -> Result<Self, Error> {
-        Self::start(server, None)
+        Self::start(server, None, None)
     }
 
-    fn start(server: Arc<Server>, link: Option<Link>) -> Result<Self, Error> {
+    /// Connects to a server in the background, with this to listen to it.
+    ///
+    /// # Errors
+    ///
+    /// Outside a Tokio runtime.
+    pub(crate) fn open_for(server: Arc<Server>, tracker: Arc<Tracker>) -> Result<Self, Error> {
+        Self::start(server, Some(tracker), None)
+    }
+
+    fn start(
+        server: Arc<Server>,
+        tracker: Option<Arc<Tracker>>,
+        link: Option<Link>,
+    ) -> Result<Self, Error> {
         let runtime = runtime()?;
         let condition = Condition::new(server.clock.now());
         let state = match &link {
             Some(link) => {
                 condition.connected(link.version());
-                State::Up(link.handle())
+                State::up(link)
             }
             None => State::Down("it has not been connected yet".to_owned()),
         };
         let shared = Arc::new(Shared {
             server,
+            tracker,
             state: ArcSwap::from_pointee(state),
             condition,
             stage: watch::Sender::new(Stage::Running),
@@ -143,11 +161,12 @@ impl Connection {
             return Err(server.away("it does not answer; its circuit breaker is open"));
         }
         match &**self.shared.state.load() {
-            State::Up(handle) => {
+            State::Up(handle, trusted) => {
                 self.shared.exchanges.fetch_add(1, Ordering::Relaxed);
                 Ok(Exchange {
                     shared: &self.shared,
                     handle: handle.clone(),
+                    trusted: Arc::clone(trusted),
                     deadline: server.clock.now() + limit,
                 })
             }
@@ -187,7 +206,7 @@ impl fmt::Debug for Connection {
         let mut debug = f.debug_struct("Connection");
         debug.field("server", &self.shared.server);
         match &**self.shared.state.load() {
-            State::Up(_) => debug.field("state", &"up"),
+            State::Up(..) => debug.field("state", &"up"),
             State::Down(reason) => debug.field("state", reason),
         };
         debug.finish_non_exhaustive()
@@ -198,10 +217,26 @@ impl fmt::Debug for Connection {
 pub(crate) struct Exchange<'a> {
     shared: &'a Shared,
     handle: MultiplexedConnection,
+    trusted: Arc<Trusted>,
     deadline: Instant,
 }
 
 impl Exchange<'_> {
+    /// Returns the namespaces whose content is known to be of this life of the server.
+    pub(crate) fn trusted(&self) -> Arc<Trusted> {
+        Arc::clone(&self.trusted)
+    }
+
+    /// Waits for something else, within the same deadline.
+    ///
+    /// # Errors
+    ///
+    /// When the deadline passes.
+    pub(crate) async fn wait_for<T>(&self, other: impl Future<Output = T>) -> Result<T, Error> {
+        let waited = timeout_at(self.deadline.into(), other).await;
+        waited.map_err(|_elapsed| self.shared.late())
+    }
+
     /// Reads what stands under names, in one command; what is no string counts as absent.
     ///
     /// The replies are taken by [`Replies::bytes`], one for each name.
@@ -252,10 +287,17 @@ pub(crate) fn get(name: &impl ToRedisArgs) -> Cmd {
     redis::cmd("GET").arg(name).take()
 }
 
+impl State {
+    fn up(link: &Link) -> Self {
+        Self::Up(link.handle(), link.trusted())
+    }
+}
+
 impl Server {
-    async fn dial(&self) -> Result<Link, Error> {
+    async fn dial(&self, tracker: Option<&Arc<Tracker>>) -> Result<Link, Error> {
         let message = format!("redis at {} cannot be reached", self.address);
-        match timeout(self.connect_timeout, Link::establish(&self.address)).await {
+        let link = Link::establish(&self.address, tracker);
+        match timeout(self.connect_timeout, link).await {
             Ok(Ok(link)) => Ok(link),
             Ok(Err(error)) => Err(reply::failed(error, message)),
             Err(elapsed) => Err(Error::new(ErrorKind::Timeout, message).with_source(elapsed)),
@@ -287,12 +329,17 @@ impl Shared {
             }
             Err(_elapsed) => {
                 self.unanswered();
-                let message = format!("redis at {address} did not answer in time");
-                Error::new(ErrorKind::Timeout, message)
+                self.late()
             }
         };
         self.condition.failed(&error);
         Err(error)
+    }
+
+    fn late(&self) -> Error {
+        let address = &self.server.address;
+        let message = format!("redis at {address} did not answer in time");
+        Error::new(ErrorKind::Timeout, message)
     }
 
     fn answered(&self, replies: &[Value]) {

@@ -29,11 +29,12 @@ impl Replies {
         Ok(())
     }
 
-    /// Takes the reply to a `GET`, or one of those to an `MGET`.
+    /// Takes the reply to a `GET`, one of those to an `MGET`, or one that is a text.
     pub(crate) fn bytes(&mut self) -> Result<Option<Bytes>, Error> {
         match self.take()? {
             Value::Nil => Ok(None),
             Value::BulkString(bytes) => Ok(Some(bytes.into())),
+            Value::VerbatimString { text, .. } => Ok(Some(text.into())),
             _ => Err(nonsense()),
         }
     }

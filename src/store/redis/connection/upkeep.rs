@@ -33,7 +33,7 @@ impl Upkeep {
         while !self.is_closing() {
             let dialled = match link.take() {
                 Some(link) => Ok(link),
-                None => self.0.server.dial().await,
+                None => self.0.server.dial(self.0.tracker.as_ref()).await,
             };
             match dialled {
                 Ok(link) => {
@@ -61,7 +61,7 @@ impl Upkeep {
     async fn offer(&self, mut link: Link) {
         let address = &self.0.server.address;
         self.0.condition.connected(link.version());
-        self.0.state.store(Arc::new(State::Up(link.handle())));
+        self.0.state.store(Arc::new(State::up(&link)));
         self.0.server.breaker.close();
         tracing::debug!(%address, "connected to redis");
         let reason = self.watch(&mut link).await;
