@@ -115,6 +115,19 @@ impl CacheHandle {
         Ok(self.engine.invalidate(&[scope]).await)
     }
 
+    /// Waits until no process serves any more what was invalidated before the call.
+    ///
+    /// That takes until the store knows, be it away or not, and for as long as other processes may
+    /// then go on serving from their own memory: two seconds over Redis, no time without memory of
+    /// their own. It does not wait for what Redis itself may forget; see [`Invalidated::Applied`].
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime, if there is something to wait for.
+    pub async fn barrier(&self) {
+        self.engine.barrier().await;
+    }
+
     /// Reads all counters.
     pub fn stats(&self) -> Snapshot {
         self.engine.stats()

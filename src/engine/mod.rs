@@ -87,6 +87,8 @@ pub(crate) struct Options {
     pub(crate) enabled: bool,
     /// How long a request waits for the answer to another.
     pub(crate) collapse_wait: Duration,
+    /// How long after an invalidation it is repeated.
+    pub(crate) repeat_invalidations: Option<Duration>,
     /// The lifetime of responses without a rule that state none.
     pub(crate) default_ttl: Option<Duration>,
 }
@@ -111,6 +113,7 @@ impl Default for Options {
             collapse_wait: Self::COLLAPSE_WAIT,
             name: CacheName::new("tower-response-cache"),
             enabled: true,
+            repeat_invalidations: None,
             default_ttl: None,
         }
     }
@@ -118,7 +121,12 @@ impl Default for Options {
 
 impl Engine {
     pub(crate) fn new(store: Arc<dyn Store>, options: Options) -> Self {
-        let journal = Journal::new(options.namespace.clone(), Arc::clone(&store));
+        let journal = Journal::new(
+            options.namespace.clone(),
+            Arc::clone(&store),
+            options.clock.clone(),
+            options.repeat_invalidations,
+        );
         Self {
             metrics: Metrics::new(store.name(), options.rules.patterns()),
             unruled_key: KeySpec::default(),
@@ -175,8 +183,11 @@ impl Engine {
     /// When the caller goes away in the middle, nothing is certain.
     async fn renew(&self, scope: Scope, captured: Captured) -> Option<Captured> {
         let namespace = &self.options.namespace;
+        let generation = self.journal.generation();
         match self.store.renew(namespace, scope, captured).await {
             Ok(renewed) => {
+                self.journal.note_told(scope, generation);
+                self.deliver();
                 self.metrics.invalidated(1);
                 self.part_ways(&[scope]);
                 renewed
@@ -186,6 +197,15 @@ impl Engine {
                 let _ = self.invalidate(&[scope]).await;
                 None
             }
+        }
+    }
+
+    /// Waits until what has been invalidated so far is served by no process any more.
+    pub(crate) async fn barrier(&self) {
+        self.journal.delivered().await;
+        let staleness = self.store.staleness();
+        if staleness > Duration::ZERO {
+            tokio::time::sleep(staleness).await;
         }
     }
 

@@ -1,34 +1,43 @@
-//! The invalidations that the store has not confirmed yet.
+//! The invalidations that the store has not confirmed yet, or may have lost.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::sleep;
 
-use super::Invalidated;
+use super::dated::Dated;
+use super::{Invalidated, MAX_SCOPES};
+use crate::clock::Clock;
 use crate::epoch::{Scope, Stamp};
 use crate::key::Namespace;
 use crate::store::Store;
 
-/// More scopes than this wait as one: that of the whole namespace.
-const MAX_PENDING: usize = 100_000;
 /// How many scopes are told to the store in one call.
 const BATCH: usize = 256;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// A store that is away fails at once, so asking often costs little, and every moment counts in
 /// which another process may still serve what is pending here.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// How long it is remembered what the store has confirmed. A server that hands over to another has
+/// lost no more than the last seconds.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// Tells invalidations to a store, and stands in for it until it knows them.
 #[derive(Debug)]
 pub(crate) struct Journal {
     namespace: Namespace,
     store: Arc<dyn Store>,
+    clock: Clock,
+    /// How long after an invalidation it is repeated.
+    repeat: Option<Duration>,
     pending: Mutex<Pending>,
     /// How many are pending, so that a hit takes no lock while none is.
     length: AtomicUsize,
+    /// The generation of the store to which all was told that is not pending.
+    generation: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -37,13 +46,26 @@ struct Pending {
     scopes: Arc<HashMap<Scope, u64>>,
     numbers: u64,
     delivering: bool,
+    /// What the store has confirmed lately, with the time to forget it.
+    confirmed: Dated,
+    /// What is to be invalidated again.
+    repeats: Dated,
 }
 
 impl Journal {
-    pub(crate) fn new(namespace: Namespace, store: Arc<dyn Store>) -> Self {
+    /// Makes an empty journal; with `repeat`, each invalidation is repeated after so long.
+    pub(crate) fn new(
+        namespace: Namespace,
+        store: Arc<dyn Store>,
+        clock: Clock,
+        repeat: Option<Duration>,
+    ) -> Self {
         Self {
+            generation: AtomicU64::new(store.generation()),
             namespace,
             store,
+            clock,
+            repeat,
             pending: Mutex::default(),
             length: AtomicUsize::new(0),
         }
@@ -56,6 +78,7 @@ impl Journal {
 
     /// Returns what the store has not confirmed by now.
     pub(crate) fn unconfirmed(&self) -> Unconfirmed {
+        self.recall_lost();
         let any = self.len() > 0;
         Unconfirmed(any.then(|| Arc::clone(&self.pending.lock().scopes)))
     }
@@ -66,11 +89,10 @@ impl Journal {
     /// [`Delivery`] has told them.
     pub(crate) async fn invalidate(&self, scopes: &[Scope]) -> Invalidated {
         let entered = self.enter(scopes);
+        let generation = self.store.generation();
         match self.store.invalidate(&self.namespace, scopes).await {
-            Ok(()) => {
-                self.confirm(&entered);
-                Invalidated::Applied
-            }
+            Ok(()) if self.confirm(&entered, generation) => Invalidated::Applied,
+            Ok(()) => Invalidated::Queued,
             Err(error) => {
                 tracing::warn!(%error, scopes = scopes.len(), "invalidation queued");
                 Invalidated::Queued
@@ -78,30 +100,72 @@ impl Journal {
         }
     }
 
-    /// Begins to deliver what is pending, unless nothing is or another delivery is under way.
+    /// Waits until the store has confirmed all that is pending now.
+    pub(crate) async fn delivered(&self) {
+        let latest = self.pending.lock().numbers;
+        let everything = self.everything();
+        let is_pending = || {
+            // What has become everything may have been pending before.
+            let scopes = &self.pending.lock().scopes;
+            scopes.contains_key(&everything) || scopes.values().any(|number| *number <= latest)
+        };
+        while is_pending() {
+            sleep(FIRST_PAUSE).await;
+        }
+    }
+
+    /// Returns which life of the store is told what is told from now on.
+    pub(crate) fn generation(&self) -> u64 {
+        self.store.generation()
+    }
+
+    /// Notes what the store has been told of by another way since it was of this `generation`.
+    pub(crate) fn note_told(&self, scope: Scope, generation: u64) {
+        let entered = self.enter(&[scope]);
+        self.confirm(&entered, generation);
+    }
+
+    /// Begins to deliver what is pending, or will be, unless nothing is or another delivery is under
+    /// way.
     pub(crate) fn begin_delivery(self: &Arc<Self>) -> Option<Delivery> {
         let mut pending = self.pending.lock();
-        if pending.scopes.is_empty() || pending.delivering {
+        if pending.is_done() || pending.delivering {
             return None;
         }
         pending.delivering = true;
-        Some(Delivery(Arc::clone(self)))
+        Some(Delivery(Arc::downgrade(self)))
     }
 
     fn enter(&self, scopes: &[Scope]) -> Vec<(Scope, u64)> {
+        let everything = self.everything();
         let mut pending = self.pending.lock();
-        if pending.scopes.len().saturating_add(scopes.len()) > MAX_PENDING {
+        if let Some(pause) = self.repeat {
+            let time = self.clock.now() + pause;
+            let scopes = scopes.iter().copied();
+            pending.repeats.push(time, scopes, everything);
+        }
+        if pending.scopes.len().saturating_add(scopes.len()) > MAX_SCOPES {
             pending.scopes = Arc::default();
-            pending.enter(Scope::namespace(self.namespace.as_str()));
+            pending.enter(everything);
         }
         let entered = scopes.iter().map(|scope| pending.enter(*scope)).collect();
         self.length.store(pending.scopes.len(), Ordering::Release);
         entered
     }
 
-    /// Takes scopes off, but for those that were invalidated again in the meantime.
-    fn confirm(&self, told: &[(Scope, u64)]) {
+    /// Takes scopes off, but for those that were invalidated again in the meantime. Returns `false`
+    /// if the store may have lost them since it was of this `generation`; then they stay.
+    fn confirm(&self, told: &[(Scope, u64)], generation: u64) -> bool {
+        self.recall_lost();
         let mut pending = self.pending.lock();
+        if generation != self.generation.load(Ordering::Acquire) {
+            return false;
+        }
+        if generation != 0 {
+            let time = self.clock.now() + REMEMBERED;
+            let scopes = told.iter().map(|(scope, _)| *scope);
+            pending.confirmed.push(time, scopes, self.everything());
+        }
         let scopes = Arc::make_mut(&mut pending.scopes);
         for (scope, number) in told {
             if scopes.get(scope) == Some(number) {
@@ -109,22 +173,67 @@ impl Journal {
             }
         }
         self.length.store(pending.scopes.len(), Ordering::Release);
+        true
     }
 
-    /// Returns some of what is pending; when nothing is, ends the delivery in the same breath, so
-    /// that whoever enters a scope next can begin another.
-    fn next_batch(&self) -> Option<Vec<(Scope, u64)>> {
+    /// Makes pending again what the store has confirmed lately, if it may have lost it since.
+    fn recall_lost(&self) {
+        let generation = self.store.generation();
+        if generation == self.generation.load(Ordering::Acquire) {
+            return;
+        }
         let mut pending = self.pending.lock();
-        if pending.scopes.is_empty() {
+        for scope in pending.confirmed.take() {
+            pending.enter(scope);
+        }
+        self.length.store(pending.scopes.len(), Ordering::Release);
+        self.generation.store(generation, Ordering::Release);
+    }
+
+    /// Returns what a delivery has to do next; when nothing is, ends it in the same breath, so that
+    /// whoever enters a scope next can begin another.
+    fn next_step(&self) -> Step {
+        self.recall_lost();
+        let now = self.clock.now();
+        let mut pending = self.pending.lock();
+        drop(pending.confirmed.take_due(now));
+        for scope in pending.repeats.take_due(now) {
+            pending.enter(scope);
+        }
+        self.length.store(pending.scopes.len(), Ordering::Release);
+        if pending.is_done() {
             pending.delivering = false;
-            return None;
+            return Step::End;
         }
         let batch = pending.scopes.iter().take(BATCH);
-        Some(batch.map(|(scope, number)| (*scope, *number)).collect())
+        let batch: Vec<_> = batch.map(|(scope, number)| (*scope, *number)).collect();
+        match batch.is_empty() {
+            true => Step::Wait,
+            false => Step::Tell(batch),
+        }
+    }
+
+    async fn tell(&self, batch: &[(Scope, u64)]) -> bool {
+        let generation = self.store.generation();
+        let scopes: Vec<Scope> = batch.iter().map(|(scope, _)| *scope).collect();
+        let told = self.store.invalidate(&self.namespace, &scopes).await;
+        let done = told.is_ok() && self.confirm(batch, generation);
+        if done {
+            tracing::info!(scopes = scopes.len(), "queued invalidations delivered");
+        }
+        done
+    }
+
+    fn everything(&self) -> Scope {
+        Scope::namespace(self.namespace.as_str())
     }
 }
 
 impl Pending {
+    fn is_done(&self) -> bool {
+        self.scopes.is_empty() && self.confirmed.is_empty() && self.repeats.is_empty()
+    }
+
     fn enter(&mut self, scope: Scope) -> (Scope, u64) {
         self.numbers += 1;
         Arc::make_mut(&mut self.scopes).insert(scope, self.numbers);
@@ -149,35 +258,52 @@ impl Unconfirmed {
     }
 }
 
-/// The one delivery under way; dropped early, it leaves the rest to the next.
+/// What a delivery has to do.
 #[derive(Debug)]
-pub(crate) struct Delivery(Arc<Journal>);
+enum Step {
+    Tell(Vec<(Scope, u64)>),
+    /// Something may become pending without being asked for.
+    Wait,
+    End,
+}
+
+/// The one delivery under way; dropped early, it leaves the rest to the next.
+///
+/// What is pending keeps the journal alive, and the store with it. What is only remembered does not.
+#[derive(Debug)]
+pub(crate) struct Delivery(Weak<Journal>);
 
 impl Delivery {
-    /// Tells the store all that is pending, however long that takes.
+    /// Tells the store all that is pending, however long that takes, and what becomes pending while
+    /// anything is remembered.
     pub(crate) async fn run(self) {
-        let journal = &self.0;
+        let mut held = self.0.upgrade();
         let mut pause = FIRST_PAUSE;
         loop {
-            tokio::time::sleep(pause).await;
-            let Some(batch) = journal.next_batch() else {
+            sleep(pause).await;
+            let Some(journal) = held.take().or_else(|| self.0.upgrade()) else {
                 return;
             };
-            let scopes: Vec<Scope> = batch.iter().map(|(scope, _)| *scope).collect();
-            match journal.store.invalidate(&journal.namespace, &scopes).await {
-                Ok(()) => {
-                    journal.confirm(&batch);
-                    tracing::info!(scopes = scopes.len(), "queued invalidations delivered");
-                    pause = Duration::ZERO;
+            pause = match journal.next_step() {
+                Step::End => return,
+                Step::Wait => LONGEST_PAUSE,
+                Step::Tell(batch) => {
+                    let told = journal.tell(&batch).await;
+                    held = Some(journal);
+                    match told {
+                        true => Duration::ZERO,
+                        false => (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE),
+                    }
                 }
-                Err(_) => pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE),
-            }
+            };
         }
     }
 }
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        self.0.pending.lock().delivering = false;
+        if let Some(journal) = self.0.upgrade() {
+            journal.pending.lock().delivering = false;
+        }
     }
 }

@@ -136,6 +136,14 @@ impl CacheLayer {
         self.configured(|options| options.collapse_wait = longest)
     }
 
+    /// Repeats each invalidation after so long.
+    ///
+    /// Default: no. It helps where handlers read from a database replica that lags: what they make
+    /// of old data just after an invalidation is new to the cache, and would stay until it expires.
+    pub fn repeat_invalidations(self, after: Option<Duration>) -> Self {
+        self.configured(|options| options.repeat_invalidations = after)
+    }
+
     /// Sets how this cache calls itself in `Cache-Status` (RFC 9211).
     ///
     /// Default: `tower-response-cache`. A name that is empty or not printable ASCII cannot be

@@ -205,6 +205,20 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         })
     }
 
+    /// Returns a number that changes whenever the store may have lost what it was told, be it with
+    /// a new connection to its server or a new server; zero for a store that never does.
+    ///
+    /// What was invalidated within the last minute is then invalidated again. It must not block.
+    fn generation(&self) -> u64 {
+        0
+    }
+
+    /// Returns how long another process may go on serving from memory over this store, after
+    /// [`invalidate`](Self::invalidate) has returned here.
+    fn staleness(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Drops one stored response, if it is still the one held.
     ///
     /// # Errors

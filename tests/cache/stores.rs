@@ -315,3 +315,95 @@ async fn a_damaged_entry_is_a_miss() {
         "fwd=miss; detail=store-error"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_invalidated_within_a_minute_is_invalidated_again_after_a_failover() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    let handle = cache.handle();
+    let applied = handle.invalidate(Target::tag("old")).await.unwrap();
+    assert_eq!(applied, Invalidated::Applied);
+    cache.advance(40);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let _ = handle.invalidate(Target::tag("new")).await.unwrap();
+    cache.method("PUT", "/a").await;
+    cache.advance(30);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(store.calls(Operation::Invalidate), 3);
+    assert_eq!(handle.health().invalidations_pending, 0);
+
+    store.break_down(Operation::Invalidate, Fault::Fails(ErrorKind::Unavailable));
+    store.fail_over();
+    cache.get("/a").await;
+    assert_eq!(
+        handle.health().invalidations_pending,
+        2,
+        "the tag and the path, from the next look-up on"
+    );
+    settle().await;
+    assert_eq!(
+        cache.get("/a").await.text(),
+        "3",
+        "the old path may be back"
+    );
+    store.recover();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(handle.health().invalidations_pending, 0);
+
+    cache.advance(60);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let told = store.calls(Operation::Invalidate);
+    store.fail_over();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        store.calls(Operation::Invalidate),
+        told,
+        "no failover loses more than a minute"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invalidation_is_repeated_once_if_so_configured() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let layer = CacheLayer::new(store.clone()).repeat_invalidations(Some(Duration::from_secs(5)));
+    let cache = Cache::over(layer, &origin, everywhere(ttl(60)));
+    let _ = cache.handle().invalidate(Target::uri("/a")).await.unwrap();
+    // A handler that reads a replica of the database that lags.
+    cache.get("/a").await;
+    settle().await;
+    cache.advance(4);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(cache.get("/a").await.text(), "1");
+    cache.advance(1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(cache.get("/a").await.text(), "2");
+    cache.advance(60);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(store.calls(Operation::Invalidate), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_barrier_waits_for_the_store_and_then_for_the_memory_of_others() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    store.break_down(Operation::Invalidate, Fault::Fails(ErrorKind::Unavailable));
+    let handle = cache.handle();
+    let _ = handle.invalidate(Target::uri("/a")).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let barrier = tokio::time::timeout(Duration::from_secs(30), handle.barrier());
+    assert!(barrier.await.is_err(), "the store is away");
+    store.recover();
+    handle.barrier().await;
+    let took = began.elapsed();
+    assert!((32.0..32.5).contains(&took.as_secs_f32()), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_that_is_dropped_is_not_kept_for_what_it_remembers() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    let _ = cache.handle().invalidate(Target::uri("/a")).await.unwrap();
+    drop(cache);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!store.is_shared());
+}

@@ -2,6 +2,8 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::task::yield_now;
@@ -20,6 +22,7 @@ struct Inner {
     store: MemoryStore,
     faults: Mutex<Vec<(Operation, Fault)>>,
     calls: Mutex<Vec<Operation>>,
+    generation: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +60,7 @@ impl Double {
             store: MemoryStore::new(16 << 20),
             faults: Mutex::default(),
             calls: Mutex::default(),
+            generation: AtomicU64::new(1),
         }))
     }
 
@@ -68,6 +72,16 @@ impl Double {
     /// Lets everything go well from now on.
     pub(crate) fn recover(&self) {
         self.0.faults.lock().clear();
+    }
+
+    /// Makes it uncertain whether what was invalidated still is, as a failover does.
+    pub(crate) fn fail_over(&self) {
+        self.0.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether anybody else holds the store.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 
     /// Returns how often an operation has begun.
@@ -150,6 +164,14 @@ impl Store for Double {
     fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {
         let work = async { self.0.store.remove(response).await };
         Box::pin(self.perform(Operation::Remove, work))
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Relaxed)
+    }
+
+    fn staleness(&self) -> Duration {
+        Duration::from_secs(2)
     }
 
     fn usage(&self) -> Usage {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{Address, Breaker, BreakerPolicy, Lanes, Server};
+use super::replicas::{Quorum, Replicas};
 use super::{Mirroring, RedisStore};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
@@ -24,6 +25,7 @@ pub struct RedisStoreBuilder {
     limits: Limits,
     breaker: BreakerPolicy,
     mirroring: Mirroring,
+    quorum: Option<Quorum>,
 }
 
 /// What a store keeps within.
@@ -52,6 +54,7 @@ impl RedisStoreBuilder {
             },
             breaker: BreakerPolicy::default(),
             mirroring: Mirroring::default(),
+            quorum: None,
         }
     }
 
@@ -134,6 +137,17 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// Counts an invalidation as applied only when so many replicas know of it, and as queued if
+    /// that takes longer than `within`; by default none has to know.
+    ///
+    /// A failover to a replica that does not know of an invalidation brings back what was
+    /// invalidated. This makes that less likely; it also makes each write wait for the replicas,
+    /// and queues invalidations while too few are there.
+    pub fn wait_replicas(mut self, replicas: u32, within: Duration) -> Self {
+        self.quorum = Some(Quorum { replicas, within });
+        self
+    }
+
     /// Connects to the server.
     ///
     /// # Errors
@@ -142,7 +156,11 @@ impl RedisStoreBuilder {
     pub async fn connect(self) -> Result<RedisStore, Error> {
         let server = self.server()?;
         let lanes = Lanes::open(Arc::clone(&server)).await?;
-        Ok(RedisStore::new(server, lanes, self.limits, self.mirroring))
+        let replicas = match self.quorum {
+            Some(quorum) => Some(Replicas::open(Arc::clone(&server), quorum).await?),
+            None => None,
+        };
+        Ok(self.store(server, lanes, replicas))
     }
 
     /// Starts without a connection and connects in the background, trying until it succeeds.
@@ -155,7 +173,14 @@ impl RedisStoreBuilder {
     pub fn connect_lazily(self) -> Result<RedisStore, Error> {
         let server = self.server()?;
         let lanes = Lanes::open_lazily(Arc::clone(&server))?;
-        Ok(RedisStore::new(server, lanes, self.limits, self.mirroring))
+        let replicas = self
+            .quorum
+            .map(|quorum| Replicas::open_lazily(Arc::clone(&server), quorum));
+        Ok(self.store(server, lanes, replicas.transpose()?))
+    }
+
+    fn store(&self, server: Arc<Server>, lanes: Lanes, replicas: Option<Replicas>) -> RedisStore {
+        RedisStore::new(server, lanes, replicas, self.limits, self.mirroring)
     }
 
     fn server(&self) -> Result<Arc<Server>, Error> {
@@ -169,7 +194,10 @@ impl RedisStoreBuilder {
             ("write_timeout", self.limits.write),
             ("breaker_pause", self.breaker.pause),
             ("breaker_pause", self.breaker.longest_pause),
-        ] {
+        ]
+        .into_iter()
+        .chain(self.quorum.map(|quorum| ("wait_replicas", quorum.within)))
+        {
             if !WAIT.contains(&time) {
                 let message = format!("{name} of {time:?} is not between 1 ms and 60 s");
                 return Err(Error::new(ErrorKind::Invalid, message));
@@ -193,6 +221,7 @@ impl fmt::Debug for RedisStoreBuilder {
             .field("limits", &self.limits)
             .field("breaker", &self.breaker)
             .field("mirroring", &self.mirroring)
+            .field("quorum", &self.quorum)
             .finish_non_exhaustive()
     }
 }

@@ -3,6 +3,8 @@
 //! A lock is a key that ends by itself, with a random token. Nothing depends on it but the number
 //! of calls of the handler, so it needs no script that compares the token before it is released: a
 //! lock that may have passed to another process by now is left alone, which costs a wait.
+//! Nor does it leave a trace: whoever looked before a response was stored, and claims after that,
+//! fetches it once more.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -18,6 +18,7 @@ mod layout;
 mod lookup;
 mod memo;
 mod put;
+mod replicas;
 #[cfg(test)]
 #[path = "../../../tests/support/redis_server.rs"]
 pub(super) mod redis_server;
@@ -33,12 +34,13 @@ use smallvec::SmallVec;
 
 use self::builder::Limits;
 pub use self::builder::RedisStoreBuilder;
-use self::connection::{Lanes, Names, Replies, Server, get};
+use self::connection::{Exchange, Lanes, Names, Replies, Server, get};
 pub use self::control::Mirroring;
 use self::control::{Control, Mirror};
 use self::epochs::Known;
 use self::layout::Place;
 use self::lookup::{Hints, Lookup};
+use self::replicas::Replicas;
 use super::{BoxFuture, Claim, Fill, Found, Kept, Store, StoreHealth, Wanted};
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
@@ -80,6 +82,7 @@ struct Shared {
     /// Opened when it is first needed, which a store that is asked for responses alone never does.
     control: OnceLock<Option<Control>>,
     mirroring: Mirroring,
+    replicas: Option<Replicas>,
     limits: Limits,
     hints: Hints,
     clock: Clock,
@@ -103,13 +106,20 @@ impl RedisStore {
         RedisStoreBuilder::new(url)
     }
 
-    fn new(server: Arc<Server>, data: Lanes, limits: Limits, mirroring: Mirroring) -> Self {
+    fn new(
+        server: Arc<Server>,
+        data: Lanes,
+        replicas: Option<Replicas>,
+        limits: Limits,
+        mirroring: Mirroring,
+    ) -> Self {
         let clock = Clock::system();
         Self(Arc::new(Shared {
             data,
             server,
             control: OnceLock::new(),
             mirroring,
+            replicas,
             limits,
             hints: Hints::new(),
             began: clock.now(),
@@ -164,10 +174,10 @@ impl Store for RedisStore {
         Box::pin(async move {
             let mut commands = Pipeline::new();
             epochs::forget(&mut commands, namespace, scopes);
-            let mut exchange = self.0.data.begin(self.0.limits.write)?;
+            let mut exchange = self.0.begin_invalidation()?;
             exchange.send(&commands).await?.all_done()?;
             self.0.forget(scopes);
-            Ok(())
+            self.0.end_invalidation(&mut exchange).await
         })
     }
 
@@ -190,13 +200,22 @@ impl Store for RedisStore {
         mut captured: Captured,
     ) -> BoxFuture<'a, Result<Option<Captured>, Error>> {
         Box::pin(async move {
-            let mut exchange = self.0.data.begin(self.0.limits.write)?;
+            let mut exchange = self.0.begin_invalidation()?;
             let (ended, new) = epochs::replace(&mut exchange, namespace, scope).await?;
             self.0.forget(&[scope]);
+            self.0.end_invalidation(&mut exchange).await?;
             let was_current = ended.is_some() && ended == captured.stamp.get(scope);
             captured.stamp.replace(scope, new);
             Ok(was_current.then_some(captured))
         })
+    }
+
+    fn staleness(&self) -> Duration {
+        self.0.mirroring.staleness()
+    }
+
+    fn generation(&self) -> u64 {
+        self.0.data.generation()
     }
 
     fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {
@@ -220,6 +239,9 @@ impl Store for RedisStore {
         Box::pin(async {
             if let Some(Some(control)) = self.0.control.get() {
                 control.close().await;
+            }
+            if let Some(replicas) = &self.0.replicas {
+                replicas.close().await;
             }
             self.0.data.close().await;
         })
@@ -251,6 +273,21 @@ impl Shared {
         let (stamp, replies) =
             epochs::ensure(&mut exchange, namespace, scopes, renew, others).await?;
         Ok((stamp.map(|stamp| Captured { stamp, moment }), replies))
+    }
+
+    fn begin_invalidation(&self) -> Result<Exchange<'_>, Error> {
+        match &self.replicas {
+            Some(replicas) => replicas.begin(self.limits.write),
+            None => self.data.begin(self.limits.write),
+        }
+    }
+
+    /// Makes sure of an invalidation, as far as that was asked for.
+    async fn end_invalidation(&self, exchange: &mut Exchange<'_>) -> Result<(), Error> {
+        match &self.replicas {
+            Some(replicas) => replicas.know(exchange).await,
+            None => Ok(()),
+        }
     }
 
     /// Asks which epochs are current: on the control connection, which will tell when that changes,

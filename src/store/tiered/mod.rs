@@ -317,6 +317,14 @@ impl Store for TieredStore {
         })
     }
 
+    fn generation(&self) -> u64 {
+        self.second.generation()
+    }
+
+    fn staleness(&self) -> Duration {
+        self.second.staleness()
+    }
+
     fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {
         self.memory.discard(response);
         self.second.remove(response)

@@ -80,6 +80,11 @@ impl Lanes {
         self.data.health()
     }
 
+    /// Counts the connections that there were, from one: with each, the server may be another.
+    pub(crate) fn generation(&self) -> u64 {
+        self.data.generation()
+    }
+
     /// Ends the connections for good, once the commands under way are answered or out of time.
     pub(crate) async fn close(&self) {
         if let Some(Some(bulk)) = self.bulk.get() {

@@ -16,7 +16,7 @@ mod upkeep;
 use std::fmt;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -67,6 +67,8 @@ struct Shared {
     tracker: Option<Arc<Tracker>>,
     state: ArcSwap<State>,
     condition: Condition,
+    /// Changes when a link has ended, before there is another.
+    generation: AtomicU64,
     stage: watch::Sender<Stage>,
     /// Wakes the task: the server did not answer, takes no writes, or is no longer needed.
     alarm: Notify,
@@ -138,6 +140,7 @@ impl Connection {
             tracker,
             state: ArcSwap::from_pointee(state),
             condition,
+            generation: AtomicU64::new(1),
             stage: watch::Sender::new(Stage::Running),
             alarm: Notify::new(),
             read_only: AtomicBool::new(false),
@@ -172,6 +175,11 @@ impl Connection {
             }
             State::Down(reason) => Err(server.away(reason)),
         }
+    }
+
+    /// Counts the links to the server that there were, from one.
+    pub(crate) fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::Acquire)
     }
 
     /// Returns how the connection is doing.

@@ -65,6 +65,7 @@ impl Upkeep {
         self.0.server.breaker.close();
         tracing::debug!(%address, "connected to redis");
         let reason = self.watch(&mut link).await;
+        self.0.generation.fetch_add(1, Ordering::Release);
         self.down(reason.to_owned());
         if self.is_closing() {
             // Commands under way hold handles; those that are not answered by then are given up.

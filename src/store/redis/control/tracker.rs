@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::aio::{AsyncPushSender, SendError};
 use redis::{PushInfo, PushKind, Value};
 
-use super::mirror::Mirror;
+use super::mirror::{LEASE, Mirror};
 use crate::clock::Clock;
 use crate::store::redis::layout;
 
@@ -32,6 +32,17 @@ pub enum Mirroring {
     },
     /// The server is asked each time.
     Off,
+}
+
+impl Mirroring {
+    /// Returns how long an epoch may be held for current that no longer is.
+    pub(crate) fn staleness(self) -> Duration {
+        match self {
+            Self::Tracking => LEASE,
+            Self::Poll { max_staleness } => max_staleness,
+            Self::Off => Duration::ZERO,
+        }
+    }
 }
 
 /// The mirror, and the terms that it works on.

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -38,35 +39,33 @@ fn lock_name(desk: &Desk, sample: &Sample) -> String {
     place.lock(place.primary()).to_string()
 }
 
-/// What a process does until it has a response.
-async fn fetch(desk: &Desk, sample: &Sample, calls: &AtomicUsize) -> Bytes {
-    loop {
-        if let Some(body) = desk.body(sample).await {
-            return body;
+/// What a request does that has missed; notes that it has claimed, and that it has fetched.
+async fn resolve(desk: Desk, everyone: Arc<Barrier>, calls: Arc<AtomicUsize>) -> Bytes {
+    let sample = desk.sample("/a");
+    let (captured, claim) = desk.claim(&sample, None).await.unwrap();
+    // The handler takes as long as it takes others to miss, too.
+    everyone.wait().await;
+    match claim {
+        Claim::Granted(_lock) => {
+            calls.fetch_add(1, Ordering::Relaxed);
+            desk.put(&sample, captured, &[]).await.unwrap();
         }
-        let (captured, claim) = desk.claim(sample, None).await.unwrap();
-        match claim {
-            Claim::Granted(_lock) => {
-                calls.fetch_add(1, Ordering::Relaxed);
-                // The handler.
-                sleep(Duration::from_millis(30)).await;
-                desk.put(sample, captured, &[]).await.unwrap();
-            }
-            Claim::Elsewhere(wait) => assert_eq!(wait.await, Settled::Released),
-            Claim::Uncacheable => panic!("nobody said so"),
-        }
+        Claim::Elsewhere(wait) => assert_eq!(wait.await, Settled::Released),
+        Claim::Uncacheable => panic!("nobody said so"),
     }
+    desk.body(&sample).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_three_processes_that_miss_the_same_a_hundred_times_one_fetches() {
     let redis = RedisServer::start();
-    let (mut tasks, calls) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+    let (everyone, calls) = (Arc::new(Barrier::new(300)), Arc::default());
+    let mut tasks = JoinSet::new();
     for _ in 0..3 {
         let desk = Desk::new(&redis).await;
         for _ in 0..100 {
-            let (desk, calls) = (desk.clone(), Arc::clone(&calls));
-            tasks.spawn(async move { fetch(&desk, &desk.sample("/a"), &calls).await });
+            let (everyone, calls) = (Arc::clone(&everyone), Arc::clone(&calls));
+            tasks.spawn(resolve(desk.clone(), everyone, calls));
         }
     }
     assert!(tasks.join_all().await.iter().all(|body| body == "/a"));

@@ -109,6 +109,55 @@ async fn an_epoch_that_was_lost_in_any_way_never_comes_back() {
     assert!(hits > 500 && misses > 500, "{hits} hits, {misses} misses");
 }
 
+#[tokio::test]
+async fn an_invalidation_that_too_few_replicas_know_of_is_not_applied() {
+    let redis = RedisServer::start();
+    let port = redis.port().to_string();
+    let replica = RedisServer::with_args(&["--replicaof", "127.0.0.1", &port]);
+    while redis.command(&["WAIT", "1", "100"]) != "1" {}
+    let builder = RedisStore::builder(&redis.url());
+    let builder = builder.wait_replicas(1, Duration::from_millis(300));
+    let desk = Desk::of(builder.connect().await.unwrap());
+    let sample = desk.sample("/a");
+    let path = [sample.scopes()[2]];
+    desk.fill(&sample, &[]).await;
+    desk.invalidate(&path).await.unwrap();
+    let name = layout::epoch(&desk.namespace, path[0]).to_string();
+    assert_eq!(replica.command(&["EXISTS", &name]), "0");
+
+    desk.fill(&sample, &[]).await;
+    replica.stop();
+    let (invalidated, found) = tokio::join!(desk.invalidate(&path), async {
+        sleep(Duration::from_millis(50)).await;
+        desk.outcome(&sample).await
+    });
+    assert!(
+        matches!(found, Outcome::Invalidated),
+        "nobody waits for the replica but who asked"
+    );
+    let error = invalidated.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("0 of 1 replicas"), "{error}");
+    replica.cont();
+    desk.invalidate(&path).await.unwrap();
+}
+
+#[tokio::test]
+async fn each_connection_to_the_server_is_of_another_generation() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let first = desk.store.generation();
+    desk.fill(&desk.sample("/a"), &[]).await;
+    assert_eq!(desk.store.generation(), first);
+    redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    while desk.store.check().await.is_ok() {}
+    assert_ne!(
+        desk.store.generation(),
+        first,
+        "before there is another one"
+    );
+}
+
 /// Two processes; the data has versions, and each change is announced by an invalidation.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_miss_is_never_read_after_the_invalidation_that_overtook_it() {
