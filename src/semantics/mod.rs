@@ -21,9 +21,14 @@ pub(crate) mod no_vary_search;
 pub(crate) mod preconditions;
 pub(crate) mod range;
 pub(crate) mod reuse;
+#[cfg(feature = "test-util")]
+mod sample;
 pub(crate) mod storing;
 pub(crate) mod structured;
 pub(crate) mod targeted;
 pub(crate) mod uri;
 pub(crate) mod validation;
 pub(crate) mod vary;
+
+#[cfg(feature = "test-util")]
+pub use self::sample::{ParsedHeads, SampleExchange};
