@@ -8,30 +8,47 @@ use std::time::{Duration, SystemTime};
 use httpdate::fmt_http_date;
 
 use crate::harness::{Origin, Proxy, content, field, fields, latin1};
+use crate::redis_server::RedisServer;
 
 /// Long enough for what has a lifetime of one second. Time is real here, so the cases, which share
 /// nothing but the proxy, all wait at once.
 const WAIT: Duration = Duration::from_millis(2100);
 
+/// Long enough for a response to be stored in Redis, for which no client waits.
+const STORING: Duration = Duration::from_millis(50);
+
+/// Between the starts of two cases: a store that all ask at once counts as overloaded.
+const INTERVAL: Duration = Duration::from_millis(8);
+
 #[test]
 fn exchanges_are_as_rfc9111_has_them() {
-    play("rfc9111");
+    play("rfc9111", "memory");
+}
+
+#[test]
+fn exchanges_through_redis_are_the_same() {
+    let redis = RedisServer::start();
+    play("rfc9111", &redis.url());
 }
 
 #[test]
 fn exchanges_are_as_guarded_has_them() {
-    play("guarded");
+    play("guarded", "memory");
 }
 
-fn play(preset: &str) {
-    let cases: Arc<[Case]> = read(include_str!("exchanges.txt"), preset).into();
+fn play(preset: &str, store: &str) {
+    let traits = [preset, store.split(':').next().unwrap()];
+    let cases: Arc<[Case]> = read(include_str!("exchanges.txt"), traits).into();
     let scripts = Arc::clone(&cases);
     let origin = Origin::new(move |request| answer(&scripts, request));
-    let proxy = Proxy::start(origin.address, &["--preset", preset]);
+    let proxy = Proxy::start(origin.address, &["--preset", preset, "--store", store]);
     let failures: Vec<String> = thread::scope(|scope| {
         let players: Vec<_> = cases
             .iter()
-            .map(|case| scope.spawn(|| case.play(&proxy, &origin).err()))
+            .map(|case| {
+                thread::sleep(INTERVAL);
+                scope.spawn(|| case.play(&proxy, &origin).err())
+            })
             .collect();
         players
             .into_iter()
@@ -73,8 +90,8 @@ struct Line {
     content: Option<String>,
 }
 
-/// Reads the cases for a preset.
-fn read(text: &str, preset: &str) -> Vec<Case> {
+/// Reads the cases for a preset and a store.
+fn read(text: &str, traits: [&str; 2]) -> Vec<Case> {
     let mut cases = Vec::new();
     for block in text.split("\n\n").filter(|block| !block.starts_with('#')) {
         let (title, mut script) = block.split_once('\n').unwrap();
@@ -85,8 +102,8 @@ fn read(text: &str, preset: &str) -> Vec<Case> {
             values = with.split(" || ").collect();
             script = rest;
         }
-        let (_, other) = title.split_once('[').unwrap_or_default();
-        if other.is_empty() || other.starts_with(preset) {
+        let marks = title.split(['[', ']']).nth(1).unwrap_or_default();
+        if marks.split_whitespace().all(|mark| traits.contains(&mark)) {
             for value in values {
                 let uri = format!("/{}", cases.len());
                 cases.push(Case::read(title, uri, script, value));
@@ -135,9 +152,10 @@ impl Case {
             }) {
                 writeln!(failures, "step {number}: {failure} in\n{response}").unwrap();
             }
-            if step.waits {
-                thread::sleep(WAIT);
-            }
+            thread::sleep(match step.waits {
+                true => WAIT,
+                false => STORING,
+            });
         }
         for (number, step) in self.steps.iter().enumerate() {
             let requests = self.asked(origin, number);
