@@ -83,10 +83,6 @@ mod extension;
 mod semantics;
 mod key;
 mod epoch;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "the engine does not board yet")
-)]
 mod flight;
 mod clock;
 mod error;

@@ -25,7 +25,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_response_cache::{CacheLayer, RedisStore, ResponseBody};
 
 use self::redis_server::RedisServer;
-use super::Ratios;
+use crate::support::Ratios;
 
 type Answer = Response<ResponseBody<Full<Bytes>>>;
 

@@ -6,13 +6,28 @@ use super::{Engine, Exchange};
 use crate::epoch::Captured;
 use crate::error::{Error, ErrorKind};
 use crate::invalidation::Unconfirmed;
+use crate::key::PrimaryKey;
 use crate::reason::Miss;
 use crate::store::{Found, Outcome, Wanted};
 
 impl Engine {
+    /// Asks the store for what it can tell at once.
+    pub(super) fn glance(&self, key: &PrimaryKey, fields: &HeaderMap) -> Option<Found> {
+        let wanted = Wanted {
+            namespace: &self.options.namespace,
+            key,
+            fields,
+            clock: &self.options.clock,
+        };
+        let before = self.journal.unconfirmed();
+        let mut found = self.store.peek(&wanted)?;
+        self.refuse_invalidated(&mut found, &before);
+        Some(found)
+    }
+
     /// Takes out of what was found what the journal refuses: what it knew before the store was
     /// asked, and what it knows now.
-    pub(super) fn refuse_invalidated(&self, found: &mut Found, before: &Unconfirmed) {
+    fn refuse_invalidated(&self, found: &mut Found, before: &Unconfirmed) {
         if let Outcome::Response(stored) = &found.outcome
             && (before.blocks(stored.stamp()) || self.journal.unconfirmed().blocks(stored.stamp()))
         {

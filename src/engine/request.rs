@@ -16,7 +16,7 @@ use crate::rules::{Lifetime, Match, Policy, Route};
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::cache_status::Fwd;
 use crate::semantics::invalidation::is_safe;
-use crate::store::{Found, Outcome, Wanted};
+use crate::store::{Found, Outcome};
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -153,17 +153,7 @@ impl Engine {
         let started = self.options.clock.now();
         let canonical = self.searches.canonical(&key);
         let exact = canonical.map(|canonical| std::mem::replace(&mut key, canonical));
-        let wanted = Wanted {
-            namespace: &self.options.namespace,
-            key: &key,
-            fields: request.headers(),
-            clock: &self.options.clock,
-        };
-        let before = self.journal.unconfirmed();
-        let mut found = self.store.peek(&wanted);
-        if let Some(found) = &mut found {
-            self.refuse_invalidated(found, &before);
-        }
+        let found = self.glance(&key, request.headers());
         if let Some(Found {
             outcome: Outcome::Response(stored),
             ..

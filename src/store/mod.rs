@@ -26,7 +26,7 @@ pub use self::memory::MemoryStore;
 pub use self::redis::{RedisStore, RedisStoreBuilder};
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
-use crate::epoch::{Captured, Scope};
+use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::Error;
 use crate::key::{Namespace, PrimaryKey};
 
@@ -123,6 +123,16 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         namespace: &'a Namespace,
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Whether this process knows, without asking anyone, that every epoch of a stamp is current.
+    ///
+    /// `false` says nothing. It must not block; and it must be `false` at once for what was
+    /// invalidated here, and within a bounded time, that the store states, for what was invalidated
+    /// in another process.
+    fn vouches_for(&self, stamp: &Stamp) -> bool {
+        let _ = stamp;
+        false
+    }
 
     /// Invalidates `scope`, and returns `captured` with the epoch that it has from now on.
     ///

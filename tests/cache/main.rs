@@ -10,6 +10,8 @@
 mod support;
 
 mod bodies;
+mod collapsing;
+mod flight;
 mod identity;
 mod invalidation;
 mod methods;

@@ -116,15 +116,23 @@ impl Epochs {
     /// Lets a response stand under `stamp`, if all its epochs are current.
     pub(super) fn admit(self: &Arc<Self>, stamp: &Stamp) -> Option<Standing> {
         let mut ledger = self.ledger.lock();
-        // Only an epoch that was not captured here is ahead.
-        let latest = self.moment.load(Ordering::Relaxed);
-        let is_current = |(scope, epoch): (Scope, Epoch)| {
-            epoch.value() <= latest && ledger.is_current(scope, epoch)
-        };
-        stamp.iter().all(is_current).then(|| Standing {
+        self.confirms(&ledger, stamp).then(|| Standing {
             spans: stamp.iter().map(|(scope, _)| ledger.enter(scope)).collect(),
             epochs: Arc::clone(self),
         })
+    }
+
+    /// Whether all epochs of `stamp` are current.
+    pub(super) fn are_current(&self, stamp: &Stamp) -> bool {
+        self.confirms(&self.ledger.lock(), stamp)
+    }
+
+    fn confirms(&self, ledger: &Ledger, stamp: &Stamp) -> bool {
+        // Only an epoch that was not captured here is ahead.
+        let latest = self.moment.load(Ordering::Relaxed);
+        stamp
+            .iter()
+            .all(|(scope, epoch)| epoch.value() <= latest && ledger.is_current(scope, epoch))
     }
 }
 

@@ -20,7 +20,7 @@ use self::group::{MAX_VARIANTS, Resident};
 use self::shelf::Shelf;
 use super::{BoxFuture, Fill, Found, Kept, Outcome, Store, Usage, Wanted};
 use crate::entry::StoredResponse;
-use crate::epoch::{Captured, Epoch, Scope};
+use crate::epoch::{Captured, Epoch, Scope, Stamp};
 use crate::error::Error;
 use crate::key::Namespace;
 
@@ -164,6 +164,10 @@ impl Store for MemoryStore {
     ) -> BoxFuture<'a, Result<(), Error>> {
         self.epochs.invalidate(scopes);
         ready(())
+    }
+
+    fn vouches_for(&self, stamp: &Stamp) -> bool {
+        self.epochs.are_current(stamp)
     }
 
     fn renew<'a>(
