@@ -9,6 +9,8 @@
 //! know of it is kept as numbers and flags.
 
 pub(crate) mod age;
+#[cfg(test)]
+mod anything;
 pub(crate) mod cache_control;
 pub(crate) mod cache_status;
 pub(crate) mod date;
