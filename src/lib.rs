@@ -50,7 +50,7 @@
 //! | `memory` | yes | `MemoryStore`: a bounded map in the process; `TieredStore`: the same over another store |
 //! | `redis` | yes | `RedisStore`: one Redis or Valkey server |
 //! | `config` | no | [`Rules`] and [`Settings`] from TOML, JSON and YAML files |
-//! | `test-util` | no | the conformance suite for stores of your own, and a manual clock |
+//! | `test-util` | no | the conformance suite for stores of your own, a manual clock, and what the benches measure |
 //!
 //! # The house
 //!
@@ -102,6 +102,8 @@ pub use invalidation::Invalidated;
 pub use key::{InvalidNamespace, Namespace, PrimaryKey};
 pub use middleware::{CacheLayer, CacheService, ResponseBody, ResponseFuture};
 pub use rules::{Policy, Rule, Rules, RulesBuilder, RulesError};
+#[cfg(feature = "test-util")]
+pub use semantics::{ParsedHeads, SampleExchange};
 #[cfg(feature = "memory")]
 pub use store::{MemoryStore, TieredStore, WhenAway};
 #[cfg(feature = "redis")]

@@ -55,6 +55,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///   [`PrimaryKey`] is compared, not a hash of it.
 /// * **Keep the variants of a key apart** and choose among them with
 ///   [`StoredResponse::select`].
+/// * **Keep 64 variants of a key at most.** What clients may choose, they may
+///   choose without end.
 /// * **Bound every wait.** No method may take longer than a deadline of the
 ///   store's own; while the store is away, it fails at once.
 /// * **Survive being dropped.** The future of any method may be dropped at any
@@ -265,7 +267,7 @@ pub struct Wanted<'a> {
 }
 
 /// What a store found.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Found {
     /// The response, or why there is none.
     pub outcome: Outcome,
@@ -274,7 +276,7 @@ pub struct Found {
 }
 
 /// The outcome of a look-up.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub enum Outcome {
     /// A stored response whose epochs are all current; it need not be fresh.
     Response(Arc<StoredResponse>),

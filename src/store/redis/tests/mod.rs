@@ -211,8 +211,8 @@ async fn of_33_variants_the_oldest_makes_way() {
     let redis = RedisServer::start();
     let desk = Desk::new(&redis).await;
     let variant = |n: usize| {
-        let value: &'static str = n.to_string().leak();
-        let sample = desk.sample("/").asked_with("x-n", value);
+        let value = n.to_string();
+        let sample = desk.sample("/").asked_with("x-n", &value);
         sample.field("vary", b"x-n").body(value)
     };
     for n in 0..33 {
