@@ -125,7 +125,8 @@ impl Drop for RedisServer {
     }
 }
 
-fn free_port() -> u16 {
+/// Returns a port that nobody uses at present.
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener
         .local_addr()

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::{Address, Breaker, BreakerPolicy, Lanes, Server};
+use super::connection::{Address, Breaker, BreakerPolicy, Lanes, Server, TlsOptions};
 use super::replicas::{Quorum, Replicas};
 use super::{Mirroring, RedisStore};
 use crate::clock::Clock;
@@ -20,6 +20,7 @@ use crate::error::{Error, ErrorKind};
 pub struct RedisStoreBuilder {
     /// Not shown by `Debug`: it may hold a password.
     url: String,
+    tls: TlsOptions,
     connect_timeout: Duration,
     check_interval: Duration,
     limits: Limits,
@@ -43,6 +44,7 @@ impl RedisStoreBuilder {
     pub(super) fn new(url: &str) -> Self {
         Self {
             url: url.to_owned(),
+            tls: TlsOptions::default(),
             connect_timeout: Duration::from_millis(500),
             check_interval: Duration::from_secs(5),
             limits: Limits {
@@ -185,7 +187,7 @@ impl RedisStoreBuilder {
 
     fn server(&self) -> Result<Arc<Server>, Error> {
         const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
-        let address = Address::parse(&self.url)?;
+        let address = Address::parse(&self.url, &self.tls)?;
         for (name, time) in [
             ("connect_timeout", self.connect_timeout),
             ("check_interval", self.check_interval),
@@ -210,6 +212,22 @@ impl RedisStoreBuilder {
             breaker: Breaker::new(self.breaker),
             clock: Clock::system(),
         }))
+    }
+}
+
+#[cfg(feature = "redis-tls")]
+impl RedisStoreBuilder {
+    /// Trusts these certificate authorities, in PEM, and no others; by default those of the system.
+    pub fn tls_roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.roots = Some(pem.into());
+        self
+    }
+
+    /// Shows a server that asks for it this chain of certificates, our own first, and proves by its
+    /// key that they are ours; both in PEM. By default there is nothing to show.
+    pub fn tls_identity(mut self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.tls.identity = Some((chain.into(), key.into()));
+        self
     }
 }
 

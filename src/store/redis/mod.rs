@@ -59,8 +59,18 @@ use crate::key::Namespace;
 /// [`close`](Store::close).
 ///
 /// The server wants `maxmemory` and a policy of `allkeys-lfu` or `allkeys-lru`; what it evicts
-/// costs misses. It needs no persistence: restored from a file of an hour ago, it would serve what
+/// costs misses. It needs no persistence: restored from a dump it begins anew, since it would serve what
 /// was invalidated since.
+///
+/// A user of the server's needs no more than
+///
+/// ```text
+/// ~hc1:* +get +mget +set +del +pttl +pexpire +ping +info +hello +client|tracking +select +wait
+/// ```
+///
+/// and of these `+info` only for [`health`](Store::health) and to notice that the server was restored
+/// from a dump, `+hello +client|tracking` for memory over this store, `+select` for a database other
+/// than 0, `+wait` for [`wait_replicas`](RedisStoreBuilder::wait_replicas).
 ///
 /// # Examples
 ///
@@ -92,7 +102,8 @@ struct Shared {
 }
 
 impl RedisStore {
-    /// Connects to `redis://[user[:password]@]host[:port][/db]` or `redis+unix:///path[?db=n]`.
+    /// Connects to `redis://[user[:password]@]host[:port][/db]`, to the same over TLS with `rediss`
+    /// for `redis` (feature `redis-tls`), or to `redis+unix:///path[?db=n]`.
     ///
     /// # Errors
     ///

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 
+use super::tls::{Tls, TlsOptions};
 use crate::error::{Error, ErrorKind};
 
 /// The address of one server, parsed once.
@@ -16,6 +17,7 @@ pub(crate) struct Address {
     pub(super) endpoint: Endpoint,
     /// Database, user and password.
     pub(super) login: RedisConnectionInfo,
+    pub(super) tls: Option<Tls>,
 }
 
 /// What a socket is opened to.
@@ -30,22 +32,26 @@ pub(super) enum Endpoint {
 }
 
 impl Address {
-    /// Parses `redis://[user[:password]@]host[:port][/db]` or `redis+unix:///path[?db=n]`.
+    /// Parses `redis[s]://[user[:password]@]host[:port][/db]` or `redis+unix:///path[?db=n]`.
     ///
     /// The URL itself is in no error: it may hold a password.
-    pub(crate) fn parse(url: &str) -> Result<Self, Error> {
-        match url.split_once("://") {
-            None => return Err(wrong("it has no scheme")),
-            Some(("redis" | "valkey" | "redis+unix" | "valkey+unix" | "unix", _)) => {}
-            Some(("rediss" | "valkeys", _)) => return Err(wrong("TLS is not part of this build")),
-            Some((scheme, _)) => {
-                return Err(wrong(&format!(
-                    "`{}` is not a scheme of Redis",
-                    scheme.escape_debug()
-                )));
+    pub(crate) fn parse(url: &str, options: &TlsOptions) -> Result<Self, Error> {
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return Err(wrong("it has no scheme"));
+        };
+        let (plain, tls) = match scheme {
+            "redis" | "valkey" => ("redis", None),
+            "rediss" | "valkeys" if rest.contains('#') => {
+                return Err(wrong("certificates are always verified, and it has a `#`"));
             }
-        }
-        let info = url
+            "rediss" | "valkeys" => ("redis", Some(Tls::new(options)?)),
+            "redis+unix" | "valkey+unix" | "unix" => ("redis+unix", None),
+            _ => {
+                let scheme = scheme.escape_debug();
+                return Err(wrong(&format!("`{scheme}` is not a scheme of Redis")));
+            }
+        };
+        let info = format!("{plain}://{rest}")
             .into_connection_info()
             .map_err(|error| wrong("the client cannot read it").with_source(error))?;
         let login = info.redis_settings().clone();
@@ -62,7 +68,11 @@ impl Address {
             ConnectionAddr::Unix(path) => Endpoint::Unix(path.clone()),
             _ => return Err(wrong("it is neither a TCP nor a Unix socket")),
         };
-        Ok(Self { endpoint, login })
+        Ok(Self {
+            endpoint,
+            login,
+            tls,
+        })
     }
 }
 
@@ -79,7 +89,7 @@ impl fmt::Display for Address {
 }
 
 fn wrong(reason: &str) -> Error {
-    let expected = "redis://[user[:password]@]host[:port][/db] or redis+unix:///path[?db=n]";
+    let expected = "redis[s]://[user[:password]@]host[:port][/db] or redis+unix:///path[?db=n]";
     Error::new(
         ErrorKind::Invalid,
         format!("the address of the Redis server is wrong: {reason}; expected is {expected}"),
@@ -93,6 +103,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn parse(url: &str) -> Result<Address, Error> {
+        Address::parse(url, &TlsOptions::default())
+    }
 
     fn tcp(host: &str, port: u16) -> Endpoint {
         Endpoint::Tcp {
@@ -135,7 +149,7 @@ mod tests {
                 Some("x"),
             ),
         ] {
-            let address = Address::parse(url).unwrap();
+            let address = parse(url).unwrap();
             assert_eq!(address.endpoint, endpoint, "{url}");
             assert_eq!(address.login.db(), db, "{url}");
             assert_eq!(address.login.username(), user, "{url}");
@@ -149,14 +163,17 @@ mod tests {
             ("", "it has no scheme"),
             ("localhost:6379", "it has no scheme"),
             ("http://localhost", "`http` is not a scheme of Redis"),
-            ("rediss://localhost", "TLS is not part of this build"),
+            (
+                "rediss://localhost#insecure",
+                "certificates are always verified",
+            ),
             ("redis://", "the client cannot read it"),
             ("redis://host:port", "the client cannot read it"),
             ("redis://0.0.0.0", "the client cannot read it"),
             ("redis://localhost/-1", "-1 is not a database"),
             ("redis://localhost/cache", "the client cannot read it"),
         ] {
-            let error = Address::parse(url).unwrap_err();
+            let error = parse(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");
             assert!(error.to_string().contains(reason), "{url}: {error}");
         }
@@ -164,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_password_is_shown_nowhere() {
-        let address = Address::parse("redis://app:s3cret@cache/2").unwrap();
+        let address = parse("redis://app:s3cret@cache/2").unwrap();
         assert_eq!(address.to_string(), "cache:6379/2");
         assert!(!format!("{address:?}").contains("s3cret"));
         for url in [
@@ -172,7 +189,7 @@ mod tests {
             "redis://app:s3cret@:::/0",
             "http://app:s3cret@h",
         ] {
-            let error = Address::parse(url).unwrap_err();
+            let error = parse(url).unwrap_err();
             let source = error.source().map(ToString::to_string);
             assert!(
                 !format!("{error} {error:?} {source:?}").contains("s3cret"),
@@ -184,9 +201,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_an_address_or_an_error(rest in ".*") {
-            let _ = Address::parse(&rest);
-            let _ = Address::parse(&format!("redis://{rest}"));
-            let _ = Address::parse(&format!("unix://{rest}"));
+            let _ = parse(&rest);
+            let _ = parse(&format!("redis://{rest}"));
+            let _ = parse(&format!("unix://{rest}"));
         }
     }
 }

@@ -63,7 +63,13 @@ impl Link {
             Endpoint::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 tune(&stream)?;
-                Self::log_in(stream, &address.login, listener).await?
+                match &address.tls {
+                    Some(tls) => {
+                        let stream = tls.wrap(host, stream).await?;
+                        Self::log_in(stream, &address.login, listener).await?
+                    }
+                    None => Self::log_in(stream, &address.login, listener).await?,
+                }
             }
             #[cfg(unix)]
             Endpoint::Unix(path) => {

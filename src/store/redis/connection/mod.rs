@@ -11,6 +11,11 @@ mod lanes;
 mod link;
 mod names;
 mod reply;
+#[cfg(feature = "redis-tls")]
+mod tls;
+#[cfg(not(feature = "redis-tls"))]
+#[path = "no_tls.rs"]
+mod tls;
 mod upkeep;
 
 use std::fmt;
@@ -36,6 +41,7 @@ use self::link::Link;
 pub(crate) use self::names::Names;
 use self::reply::Health;
 pub(crate) use self::reply::Replies;
+pub(crate) use self::tls::TlsOptions;
 use self::upkeep::Upkeep;
 use super::control::Tracker;
 use super::incarnation::Trusted;
@@ -396,7 +402,7 @@ mod tests {
 
     fn server(url: &str) -> Server {
         Server {
-            address: Address::parse(url).unwrap(),
+            address: Address::parse(url, &TlsOptions::default()).unwrap(),
             connect_timeout: Duration::from_millis(500),
             check_interval: Duration::from_secs(5),
             breaker: Breaker::new(BreakerPolicy::default()),

@@ -7,6 +7,8 @@ mod faults;
 mod invalidation;
 mod mirror;
 mod proxy;
+#[cfg(feature = "redis-tls")]
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -322,4 +324,43 @@ async fn neither_the_store_nor_its_errors_show_the_password() {
     let store = RedisStore::connect(&url).await.unwrap();
     store.check().await.unwrap();
     assert!(!format!("{store:?}").contains("s3cret"), "{store:?}");
+}
+
+/// What the store needs of a server that grants nothing else; as in the documentation of
+/// [`RedisStore`].
+const LEAST_ACL: &str =
+    "~hc1:* +get +mget +set +del +pttl +pexpire +ping +info +hello +client|tracking +select +wait";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_conforms_under_the_least_acl() {
+    let redis = RedisServer::start();
+    let user = ["ACL", "SETUSER", "app", "on", ">s3cret", "-@all"];
+    let command: Vec<_> = user.into_iter().chain(LEAST_ACL.split(' ')).collect();
+    assert_eq!(redis.command(&command), "OK");
+    let url = redis.url().replace("redis://", "redis://app:s3cret@");
+    let url = url.replace("/0", "/1");
+    let builder = RedisStore::builder(&url).wait_replicas(0, Duration::from_millis(100));
+    let store = builder.connect().await.unwrap();
+    assert!(store.health().server.is_some());
+    let desk = Desk::of(store.clone());
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    let stamp = desk.capture(&sample.scopes()).await.unwrap().stamp;
+    assert!(store.confirm(&desk.namespace, &stamp).await.unwrap());
+    conformance::run(Arc::new(store)).await;
+    let errors = redis.command(&["INFO", "errorstats"]);
+    assert!(!errors.contains("NOPERM"), "{errors}");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_unix_socket_the_store_conforms() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("redis.sock");
+    let socket = socket.to_str().unwrap();
+    let redis = RedisServer::with_args(&["--unixsocket", socket]);
+    let url = format!("redis+unix://{socket}?db=1");
+    let store = RedisStore::connect(&url).await.unwrap();
+    conformance::run(Arc::new(store)).await;
+    assert_eq!(redis.command(&["DBSIZE"]), "0", "all is in database 1");
 }
