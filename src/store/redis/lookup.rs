@@ -1,6 +1,7 @@
 //! Finding a response.
 //!
-//! One command reads all that a hit needs: what varies under the key, the response, and the epochs.
+//! One command reads all that a hit needs: what varies under the key, the response, and the epochs
+//! that are not mirrored.
 //! Which variant it will be, and which tags it carries, is known only afterwards, so both are guessed
 //! by what was found last time. A wrong guess costs another round trip.
 //!
@@ -8,7 +9,7 @@
 //! of one moment) or by several. An invalidation that was acknowledged before the look-up began has
 //! deleted its epoch before any of them is read, and an epoch never comes back: whichever value is
 //! read later, it differs from that in the stamp of what was stored before. So what is returned was
-//! current at some moment of the look-up.
+//! current at some moment of the look-up, as far as the mirror knew where it was asked.
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use redis::Pipeline;
 use smallvec::SmallVec;
 
 use super::connection::{Exchange, Names};
+use super::control::Mirror;
 use super::epochs::{self, Known};
 use super::layout::{Digest, Place};
 use super::memo::Memo;
@@ -36,6 +38,7 @@ pub(super) struct Hints {
 }
 
 type Tags = SmallVec<[Scope; 2]>;
+type Scopes = SmallVec<[Scope; 4]>;
 
 /// What stands under a response's name.
 type Entry = Option<Bytes>;
@@ -47,6 +50,7 @@ pub(super) struct Lookup<'a> {
     wanted: Wanted<'a>,
     scopes: &'a [Scope],
     place: Place<'a>,
+    mirror: Option<&'a Mirror>,
     known: Known,
 }
 
@@ -68,12 +72,14 @@ impl<'a> Lookup<'a> {
         exchange: Exchange<'a>,
         wanted: Wanted<'a>,
         scopes: &'a [Scope],
+        mirror: Option<&'a Mirror>,
     ) -> Self {
         Self {
             hints,
             exchange,
             wanted,
             scopes,
+            mirror,
             place: Place::of(wanted.namespace, wanted.key, scopes.iter().copied()),
             known: Known::new(),
         }
@@ -121,18 +127,30 @@ impl<'a> Lookup<'a> {
         let hint = self.hints.variants.recall(&self.place.primary());
         let guess = self.wanted_digest(hint.as_ref().map(|(_, variants)| &**variants));
         let tags = self.remembered_tags(guess);
-        let count = self.scopes.len().saturating_add(tags.len());
-        let mut names = Names::with_capacity(count.saturating_add(2));
+        let unknown = self.unknown(self.scopes.iter().chain(&tags));
+        let mut names = Names::with_capacity(unknown.len().saturating_add(2));
         names.push(&self.place.variants());
         names.push(&self.place.entry(guess));
-        epochs::list(&mut names, self.wanted.namespace, self.scopes);
-        epochs::list(&mut names, self.wanted.namespace, &tags);
+        epochs::list(&mut names, self.wanted.namespace, &unknown);
         let mut values = self.exchange.read(&names).await?;
         let variants = self.listed(values.bytes()?, hint);
         let entry = values.bytes()?;
-        self.known.read(&mut values, self.scopes)?;
-        self.known.read(&mut values, &tags)?;
+        self.known.read(&mut values, &unknown)?;
         Ok((guess, entry, variants))
+    }
+
+    /// Takes epochs over from the mirror, and returns the scopes of those that have to be asked for.
+    fn unknown<'s>(&mut self, scopes: impl Iterator<Item = &'s Scope>) -> Scopes {
+        let mut unknown = Scopes::new();
+        for scope in scopes.copied() {
+            let mirrored = |mirror: &Mirror| mirror.epoch(self.wanted.namespace, scope);
+            match self.mirror.and_then(mirrored) {
+                _ if self.known.contains(scope) => {}
+                Some(epoch) => self.known.note(scope, epoch),
+                None => unknown.push(scope),
+            }
+        }
+        unknown
     }
 
     /// Returns the digest of the response that the request selects.
@@ -166,12 +184,13 @@ impl<'a> Lookup<'a> {
 
     async fn fetch(&mut self, digest: Digest) -> Result<Entry, Error> {
         let tags = self.remembered_tags(digest);
-        let mut names = Names::with_capacity(tags.len().saturating_add(1));
+        let unknown = self.unknown(tags.iter());
+        let mut names = Names::with_capacity(unknown.len().saturating_add(1));
         names.push(&self.place.entry(digest));
-        epochs::list(&mut names, self.wanted.namespace, &tags);
+        epochs::list(&mut names, self.wanted.namespace, &unknown);
         let mut values = self.exchange.read(&names).await?;
         let entry = values.bytes()?;
-        self.known.read(&mut values, &tags)?;
+        self.known.read(&mut values, &unknown)?;
         Ok(entry)
     }
 
@@ -199,8 +218,7 @@ impl<'a> Lookup<'a> {
         let tags: Tags = scopes
             .filter(|scope| !self.scopes.contains(scope))
             .collect();
-        let unknown = tags.iter().filter(|tag| !self.known.contains(**tag));
-        let unknown: Tags = unknown.copied().collect();
+        let unknown = self.unknown(tags.iter());
         let mut names = Names::with_capacity(unknown.len());
         epochs::list(&mut names, self.wanted.namespace, &unknown);
         let mut values = self.exchange.read(&names).await?;

@@ -136,7 +136,7 @@ impl Store for RedisStore {
             let moment = self.0.moment();
             let mut exchange = data.begin(limits.read)?;
             incarnation::check(&mut exchange, wanted.namespace).await?;
-            Lookup::new(hints, exchange, wanted, scopes)
+            Lookup::new(hints, exchange, wanted, scopes, self.0.mirror())
                 .run(moment)
                 .await
         })
