@@ -86,7 +86,8 @@ impl Task {
     async fn run(mut self, end: Instant) -> Vec<Event> {
         while Instant::now() < end {
             let key = self.below(KEYS);
-            match self.below(50) {
+            // Rarely enough that what is not heard of would be served for longer than a lease.
+            match self.below(300) {
                 0 => self.write(key).await,
                 _ => self.read(key).await,
             }
@@ -125,12 +126,11 @@ impl Task {
 
     async fn write(&mut self, key: u64) {
         let version = self.origin.incr(key, 1_u64).await.unwrap();
-        let target = match self.below(3) {
-            0 => Target::uri(format!("/things/{key}")),
-            1 => Target::tag(format!("thing:{key}")),
-            // Which not all responses carry.
-            _ if is_tagged(key) => Target::tag(format!("late:{key}")),
-            _ => Target::pattern("/things/{id}"),
+        let target = match self.below(10) {
+            0 => Target::pattern("/things/{id}"),
+            1..4 => Target::uri(format!("/things/{key}")),
+            4..7 if is_tagged(key) => Target::tag(format!("late:{key}")),
+            _ => Target::tag(format!("thing:{key}")),
         };
         let applied = self.handle.invalidate(target).await.unwrap() == Invalidated::Applied;
         let acknowledged = now();
