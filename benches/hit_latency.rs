@@ -5,6 +5,8 @@
 //! Ratios mean something on an idle machine only: but for Redis, each half is measured after the
 //! other.
 
+#[path = "support/redis.rs"]
+mod redis;
 mod support;
 
 use std::convert::Infallible;
@@ -35,7 +37,7 @@ fn main() {
     memory(&mut criterion, &mut ratios);
     misses(&mut criterion, &mut ratios);
     parts(&mut criterion);
-    support::redis::hits(&mut criterion, &mut ratios);
+    redis::hits(&mut criterion, &mut ratios);
     criterion.final_summary();
     ratios.print();
 }

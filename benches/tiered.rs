@@ -5,7 +5,10 @@
 //! on the PATH. Ratios mean something on an idle machine only; the two sides of each are measured in
 //! turn.
 
-#[expect(dead_code, reason = "the other bench needs more of it")]
+#[expect(dead_code, reason = "other benches need more of it")]
+#[path = "support/redis.rs"]
+mod redis;
+#[expect(dead_code, reason = "other benches need more of it")]
 mod support;
 
 use std::sync::Arc;
@@ -22,8 +25,9 @@ use tower_response_cache::{
     Clock, MemoryStore, Namespace, RedisStore, Rule, Rules, Scope, StoredResponse, TieredStore,
 };
 
+use redis::redis_server::RedisServer;
+use redis::{ask, connect, get, in_turn, only_entry, warm};
 use support::Ratios;
-use support::redis::{ask, connect, get, in_turn, only_entry, redis_server::RedisServer, warm};
 
 const KIB: usize = 1 << 10;
 
@@ -39,7 +43,7 @@ fn main() {
         .warm_up_time(Duration::from_secs(1))
         .measurement_time(Duration::from_secs(4));
     memory(&runtime, &mut group, &mut ratios);
-    redis(&runtime, &mut group, &mut ratios);
+    below(&runtime, &mut group, &mut ratios);
     group.finish();
     criterion.final_summary();
     ratios.print();
@@ -53,7 +57,7 @@ fn memory(runtime: &Runtime, group: &mut BenchmarkGroup<'_, WallTime>, ratios: &
         let redis = RedisStore::connect(&server.url()).await.expect("a store");
         warm(TieredStore::new(MemoryStore::new(64 << 20), redis), KIB).await
     });
-    let request = support::redis::request();
+    let request = redis::request();
     let plain = {
         let request = request.clone();
         move || ask(plain.clone(), request.clone())
@@ -64,7 +68,7 @@ fn memory(runtime: &Runtime, group: &mut BenchmarkGroup<'_, WallTime>, ratios: &
 }
 
 /// What does a hit in Redis cost beyond the `GET`, when no epoch has to be asked for?
-fn redis(runtime: &Runtime, group: &mut BenchmarkGroup<'_, WallTime>, ratios: &mut Ratios) {
+fn below(runtime: &Runtime, group: &mut BenchmarkGroup<'_, WallTime>, ratios: &mut Ratios) {
     let server = RedisServer::start();
     let store = runtime
         .block_on(RedisStore::connect(&server.url()))
@@ -74,7 +78,7 @@ fn redis(runtime: &Runtime, group: &mut BenchmarkGroup<'_, WallTime>, ratios: &m
     let connection = runtime.block_on(connect(server.url()));
     let key = runtime.block_on(only_entry(connection.clone()));
     let raw = move || get(connection.clone(), Arc::clone(&key));
-    let request = support::redis::request();
+    let request = redis::request();
     let hit = move || ask(service.clone(), request.clone());
     let name = "Redis hit 1 KiB with mirrored epochs, 64 at once / raw GET";
     compare(runtime, group, ratios, (name, 64, 1.8), &raw, &hit);

@@ -215,7 +215,7 @@ impl Settings {
     #[cfg(not(all(feature = "memory", feature = "redis")))]
     async fn tiered(&self, url: &str) -> Result<CacheLayer, Error> {
         // One of the two says that it is not built in.
-        self.memory()?;
+        self.memory().map(drop)?;
         self.redis(url).await
     }
 

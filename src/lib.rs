@@ -50,7 +50,7 @@
 //! | `memory` | yes | `MemoryStore`: a bounded map in the process; `TieredStore`: the same over another store |
 //! | `redis` | yes | `RedisStore`: one Redis or Valkey server |
 //! | `config` | no | [`Rules`] and [`Settings`] from TOML, JSON and YAML files |
-//! | `test-util` | no | the conformance suite for stores of your own, and a manual clock |
+//! | `test-util` | no | the conformance suite for stores of your own, a manual clock, and what the benches measure |
 //!
 //! # The house
 //!
@@ -83,10 +83,6 @@ mod extension;
 mod semantics;
 mod key;
 mod epoch;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "the engine does not board yet")
-)]
 mod flight;
 mod clock;
 mod error;
@@ -101,11 +97,13 @@ pub use entry::StoredResponse;
 pub use epoch::{Captured, Epoch, Scope, ScopeKind, Stamp};
 pub use error::{Error, ErrorKind};
 pub use extension::{CacheFor, NoStore, Tags};
-pub use handle::{CacheHandle, Target};
+pub use handle::{CacheHandle, Health, Target};
 pub use invalidation::Invalidated;
 pub use key::{InvalidNamespace, Namespace, PrimaryKey};
 pub use middleware::{CacheLayer, CacheService, ResponseBody, ResponseFuture};
 pub use rules::{Policy, Rule, Rules, RulesBuilder, RulesError};
+#[cfg(feature = "test-util")]
+pub use semantics::{ParsedHeads, SampleExchange};
 #[cfg(feature = "memory")]
 pub use store::{MemoryStore, TieredStore, WhenAway};
 #[cfg(feature = "redis")]

@@ -1,7 +1,5 @@
 //! What the benches share: ratios out of criterion's estimates.
 
-pub(crate) mod redis;
-
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;

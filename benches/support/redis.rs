@@ -26,7 +26,7 @@ use tower_response_cache::store::Store;
 use tower_response_cache::{CacheLayer, RedisStore, ResponseBody};
 
 use self::redis_server::RedisServer;
-use super::Ratios;
+use crate::support::Ratios;
 
 type Answer = Response<ResponseBody<Full<Bytes>>>;
 

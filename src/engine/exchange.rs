@@ -6,22 +6,22 @@ use std::time::Instant;
 use http::{HeaderMap, Method, Request, Response};
 use smallvec::SmallVec;
 
-use super::Engine;
 use super::decide::{self, Decision, Service};
 use super::forward::{Forward, Nominated};
-use super::refresh::Refreshing;
 use super::request::Facts;
 use super::respond::{self, Content};
+use super::{Engine, Following};
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Scope};
 use crate::key::{PrimaryKey, decoded_path};
 use crate::metrics;
 use crate::reason::Miss;
 use crate::rules::{Match, Route};
+use crate::semantics::vary::Nominated as VariantFields;
 use crate::store::{Found, Outcome};
 
 /// A request that the cache has taken up.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Exchange {
     pub(super) engine: Arc<Engine>,
     pub(super) route: Option<Arc<Route>>,
@@ -35,6 +35,10 @@ pub(crate) struct Exchange {
     /// How many of them are tags; `None` if the path makes one that is too long.
     pub(super) tags: Option<usize>,
     pub(super) started: Instant,
+    /// It has waited for another's answer, and does not wait again.
+    pub(super) alone: bool,
+    /// What it holds in the fields that tell it apart from one it has waited for.
+    pub(super) variant: Option<VariantFields>,
     /// What the store could tell at once.
     pub(super) peeked: Option<Found>,
 }
@@ -45,9 +49,11 @@ pub(crate) enum Step {
     /// Answer this.
     Answer(Response<Content>),
     /// Answer this, and forward the request in the background.
-    Refresh(Response<Content>, Box<Forward>, Refreshing),
+    Refresh(Response<Content>, Box<Forward>),
     /// Forward the request.
     Forward(Box<Forward>),
+    /// [Wait](Forward::follow) for the answer to another request.
+    Follow(Box<Forward>, Following),
 }
 
 impl Exchange {
@@ -81,6 +87,8 @@ impl Exchange {
             scopes,
             tags,
             started,
+            alone: false,
+            variant: None,
             peeked,
         }
     }
@@ -95,7 +103,7 @@ impl Exchange {
         let found = match self.look_up(request).await {
             Ok(found) => found,
             // A store that fails to find would fail to keep: no second wait.
-            Err(why) => return self.forward(why, Nominated::new(), None, None),
+            Err(why) => return self.forward(why, Nominated::new(), None, None, request),
         };
         let (why, nominated) = match found.outcome {
             Outcome::Response(stored) => match self.judge(&stored, request) {
@@ -108,7 +116,8 @@ impl Exchange {
                 }
                 Decision::Complete => {
                     let captured = self.captured(found.captured).await;
-                    return self.forward(Miss::Partial, Nominated::new(), Some(stored), captured);
+                    let part = Some(stored);
+                    return self.forward(Miss::Partial, Nominated::new(), part, captured, request);
                 }
                 Decision::Validate(why) => (why, Nominated::from_elem(stored, 1)),
                 Decision::Forward(why) => (why, Nominated::new()),
@@ -120,19 +129,32 @@ impl Exchange {
             Outcome::Absent => (Miss::Absent, Nominated::new()),
         };
         let captured = self.captured(found.captured).await;
-        self.forward(why, nominated, None, captured)
+        self.forward(why, nominated, None, captured, request)
+    }
+
+    /// Answers from what has come into the store since it was asked, if that is seen at once.
+    pub(super) fn look_again(&self, request: &HeaderMap) -> Option<Response<Content>> {
+        let found = self.engine.glance(&self.key, request)?;
+        let Outcome::Response(stored) = found.outcome else {
+            return None;
+        };
+        match self.judge(&stored, request) {
+            Decision::Serve(service) => Some(self.serve(&stored, request, service)),
+            _ => None,
+        }
     }
 
     fn judge(&self, stored: &StoredResponse, request: &HeaderMap) -> Decision {
         let age = stored.age(self.engine.options.clock.now());
-        decide::on_stored(
+        let decision = decide::on_stored(
             &self.engine,
             stored,
             age,
             request,
             &self.facts,
             self.policy(),
-        )
+        );
+        decision.or_ahead(self.route.as_deref(), stored, age)
     }
 
     fn serve(
@@ -166,14 +188,18 @@ impl Exchange {
             return Step::Answer(response);
         };
         let captured = self.captured(captured).await;
-        let forward = Forward::new(
-            self,
-            Miss::Stale,
-            Nominated::from_elem(stored, 1),
-            None,
-            captured,
-        );
-        Step::Refresh(response, Box::new(forward), refreshing)
+        let nominated = Nominated::from_elem(stored, 1);
+        let mut forward = Forward::new(self, Miss::Stale, nominated, None, captured);
+        match forward.is_led_by_another() {
+            true => {
+                refreshing.succeeded();
+                Step::Answer(response)
+            }
+            false => {
+                forward.refreshing = Some(refreshing);
+                Step::Refresh(response, Box::new(forward))
+            }
+        }
     }
 
     fn forward(
@@ -182,13 +208,14 @@ impl Exchange {
         nominated: Nominated,
         part: Option<Arc<StoredResponse>>,
         captured: Option<Captured>,
+        request: &HeaderMap,
     ) -> Step {
-        self.counters().missed(why);
         if self.facts.directives.only_if_cached {
+            self.counters().missed(why);
             // RFC 9111 §5.2.1.7
             return Step::Answer(respond::gateway_timeout("only-if-cached, and nothing is\n"));
         }
-        Step::Forward(Box::new(Forward::new(self, why, nominated, part, captured)))
+        Box::new(Forward::new(self, why, nominated, part, captured)).collapse(request)
     }
 
     /// Completes what the look-up captured.

@@ -1,31 +1,41 @@
 //! From a response on its way to the client to one that is stored.
 
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, ETAG, TRAILER};
 use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use http_body::Frame;
+use http_body::Body as _;
 use smallvec::SmallVec;
+use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::admit::{Admission, announced_length};
+use super::ahead::Ahead;
+use super::collapse::{Landed, Landing, Lead};
 use super::request::Facts;
 use super::respond::{self, Content};
 use super::{Engine, Forward, forward, partial};
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, Stamp};
+use crate::flight::along::{Along, Reader, Source, Tap};
 use crate::reason::{Miss, Refusal};
+use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::cache_status::Handling;
 use crate::semantics::etag;
+use crate::semantics::reuse::{self, Reuse};
 use crate::store::{Fill, Kept};
 
-/// Copies a response on its way to the client, and stores it once it is whole.
+/// How long what nobody waits for any more is read for the store.
+pub(crate) const LONGEST_FETCH: Duration = Duration::from_secs(30);
+
+/// Stores a response once it is whole.
 ///
-/// Dropped before it [finished](Self::finish), it stores nothing: the body failed, or its reader
-/// went away.
+/// Dropped before that, it stores nothing: the body failed, or nobody read on.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     /// Taken when the recording ends.
@@ -44,19 +54,36 @@ struct Recording {
     why: Miss,
     /// A stored part of the same representation, perhaps.
     part: Option<Arc<StoredResponse>>,
-    captured: Captured,
+    /// `None` if the store could not tell; then it is for those who wait alone.
+    captured: Option<Captured>,
+    /// Others wait for it, and have nothing of it yet.
+    lead: Option<Lead>,
+    /// Set when they have.
+    landed: Arc<OnceLock<Landed>>,
+    collapsed: Option<bool>,
     late: SmallVec<[Scope; 2]>,
     tag: bool,
     max_body: u64,
     retain: Duration,
     announced: Option<u64>,
-    /// A copy: the frames may be corners of large read buffers, or a million of one byte each.
-    body: BytesMut,
 }
 
 impl Recorder {
     /// Starts to record what was admitted.
-    pub(super) fn new(forward: Forward, admission: Admission, captured: Captured) -> Self {
+    pub(super) fn new(
+        mut forward: Forward,
+        admission: Admission,
+        captured: Option<Captured>,
+    ) -> Self {
+        let nobody = RequestDirectives::default();
+        if reuse::decide(
+            &admission.terms,
+            admission.terms.age(Duration::ZERO),
+            &nobody,
+        ) != Reuse::ServeFresh
+        {
+            forward.ground(true);
+        }
         let exchange = forward.exchange;
         let now = exchange.engine.options.clock.now();
         let draft = StoredResponse {
@@ -82,59 +109,79 @@ impl Recorder {
                 why: forward.why,
                 part: forward.part,
                 captured,
+                lead: forward.lead,
+                landed: Arc::default(),
+                collapsed: forward.collapsed,
                 late: admission.late,
                 tag: admission.tag,
                 max_body: admission.max_body,
                 retain: admission.retain,
-                body: BytesMut::new(),
             })),
         }
     }
 
-    /// Takes a frame in; `None` if there is no more use in it.
-    pub(crate) fn record(mut self, frame: &Frame<Bytes>) -> Option<Self> {
-        let recording = self.recording.as_mut()?;
-        if let Some(data) = frame.data_ref() {
-            if !recording.takes(data) {
-                self.refuse(Refusal::BodyTooLarge);
-                return None;
-            }
-            recording.body.extend_from_slice(data);
-        } else if let Some(trailers) = frame.trailers_ref() {
-            let held = recording.draft.trailers.get_or_insert_with(HeaderMap::new);
-            held.extend(trailers.clone());
+    /// Answers with what was admitted, and stores it when its body, which comes behind `prefix`,
+    /// has come to its end.
+    ///
+    /// A body at hand ends here, so that its answer can leave with the entity-tag that its hits
+    /// will have. Any other goes to all who want it while it arrives.
+    pub(crate) async fn answer(
+        mut self,
+        head: Parts,
+        prefix: Option<Bytes>,
+        body: Source,
+    ) -> Response<Content> {
+        let Some(recording) = &mut self.recording else {
+            return Response::from_parts(head, Content::arriving(body));
+        };
+        let short = body
+            .size_hint()
+            .exact()
+            .is_some_and(|length| length <= recording.engine.options.hash_ahead);
+        let mut ahead = Ahead::new(prefix, body);
+        if short && poll_fn(|cx| Poll::Ready(ahead.read(cx))).await {
+            let (body, trailers) = ahead.into_whole();
+            return self.answer_whole(head, body, trailers);
         }
-        Some(self)
-    }
-
-    /// Stores the response: the body has come to its end.
-    pub(crate) fn finish(mut self) {
-        if let Some(recording) = self.recording.take() {
-            recording.complete();
+        let (engine, max_body) = (Arc::clone(&recording.engine), recording.max_body);
+        let lead = recording.take_lead();
+        let draft = lead.is_some().then(|| Arc::new(recording.draft.clone()));
+        let landed = Arc::clone(&recording.landed);
+        let finish = Box::new(move |reader: Reader| engine.finish_body(reader));
+        let (along, reader) = Along::new(Box::pin(ahead), max_body, Box::new(self), finish);
+        if let (Some(lead), Some(draft)) = (lead, draft) {
+            let landing = Landing::Response(draft, Some(along));
+            // It is held as long as the body arrives and is being stored.
+            drop(landed.set(lead.land(landing)));
         }
+        Response::from_parts(head, Content::arriving(Box::pin(reader)))
     }
 
-    /// Up to this length a body is worth reading ahead of its client.
-    pub(crate) fn hash_ahead(&self) -> u64 {
-        self.recording
-            .as_ref()
-            .map_or(0, |recording| recording.engine.options.hash_ahead)
-    }
-
-    /// Stores the response, whose body was complete at hand, and answers with it.
-    pub(crate) fn finish_and_answer(mut self, mut head: Parts) -> Response<Content> {
-        let Some(recording) = self.recording.take() else {
-            return Response::from_parts(head, Content::default());
+    /// Answers with a response that is whole, and stores it.
+    fn answer_whole(
+        mut self,
+        mut head: Parts,
+        body: Bytes,
+        trailers: Option<HeaderMap>,
+    ) -> Response<Content> {
+        let Some(recording) = self
+            .recording
+            .take_if(|held| length(&body) <= held.max_body)
+        else {
+            self.refuse(Refusal::BodyTooLarge);
+            return Response::from_parts(head, body.into());
         };
         let (engine, why) = (Arc::clone(&recording.engine), recording.why);
         let (facts, client) = (recording.facts.clone(), recording.client.clone());
-        let stored = recording.complete();
+        let is_stored = recording.captured.is_some();
+        let collapsed = recording.collapsed;
+        let stored = recording.complete(body, trailers);
         if respond::is_unmodified(&engine, &stored, &client, &facts) {
             let handling = Handling::Forwarded {
                 why: forward::fwd(why),
                 status: Some(stored.status),
-                stored: true,
-                collapsed: None,
+                stored: is_stored,
+                collapsed,
             };
             let mut response = respond::not_modified(&stored);
             engine.sign(response.headers_mut(), handling, None, forward::detail(why));
@@ -166,25 +213,31 @@ impl Drop for Recorder {
     }
 }
 
-impl Recording {
-    /// Makes room for more of the body, at first for all that was announced; says whether it is
-    /// within the cap.
-    fn takes(&mut self, data: &Bytes) -> bool {
-        let more = u64::try_from(data.len()).unwrap_or(u64::MAX);
-        let fits = length(&self.body).saturating_add(more) <= self.max_body;
-        if fits && self.body.is_empty() {
-            let announced = self.announced.unwrap_or(more).min(self.max_body);
-            self.body
-                .reserve(usize::try_from(announced).unwrap_or(data.len()));
+impl Tap for Recorder {
+    fn end(mut self: Box<Self>, body: Bytes, trailers: Option<HeaderMap>) {
+        if let Some(recording) = self.recording.take() {
+            recording.complete(body, trailers);
         }
-        fits
     }
 
-    /// Gives the whole response to the store, unless it is not as long as it announced.
-    fn complete(self) -> StoredResponse {
+    fn too_long(mut self: Box<Self>) {
+        self.refuse(Refusal::BodyTooLarge);
+    }
+}
+
+impl Recording {
+    /// Takes the duty out, unless those who wait must wait for the store.
+    fn take_lead(&mut self) -> Option<Lead> {
+        self.lead.take_if(|_| self.late.is_empty())
+    }
+
+    /// Gives the whole response to the store and to those who wait for it, unless it is not as long
+    /// as it announced.
+    fn complete(mut self, body: Bytes, trailers: Option<HeaderMap>) -> StoredResponse {
         let mut response = self.draft;
-        let arrived = length(&self.body);
-        response.body = trimmed(self.body);
+        let arrived = length(&body);
+        response.body = body;
+        response.trailers = trailers;
         announce_content(&mut response);
         if self.tag {
             let digest = blake3::hash(&response.body);
@@ -200,21 +253,71 @@ impl Recording {
                 .refused(Refusal::Incomplete);
             return response;
         }
-        let mut late = self.late;
         let whole = match self.part {
             Some(part) if response.status == StatusCode::PARTIAL_CONTENT => {
-                late.extend(forward::tags_of(&part));
+                self.late.extend(forward::tags_of(&part));
                 partial::joined(&part, response.clone())
             }
             _ => response.clone(),
         };
-        self.engine
-            .keep(self.route, whole, self.retain, self.captured, late);
+        let aboard = match self.lead {
+            Some(lead) => Some(Aboard::Lead(lead)),
+            None => Some(Aboard::Landed(self.landed)),
+        };
+        match self.captured {
+            Some(captured) => {
+                let engine = Arc::clone(&self.engine);
+                engine.keep(self.route, whole, self.retain, captured, self.late, aboard);
+            }
+            None => {
+                let metrics = self.engine.metrics.route(self.route);
+                metrics.refused(Refusal::StoreError);
+                if let Some(Aboard::Lead(lead)) = aboard {
+                    drop(lead.land(Landing::Response(Arc::new(whole), None)));
+                }
+            }
+        }
         response
     }
 }
 
+/// Those who wait for a response that is being stored.
+#[derive(Debug)]
+pub(super) enum Aboard {
+    /// They have not got it yet.
+    Lead(Lead),
+    /// They have it; who comes later gets it too until it is in the store.
+    Landed(#[expect(dead_code, reason = "dropped when it is stored")] Arc<OnceLock<Landed>>),
+}
+
+impl Aboard {
+    /// Gives them the response, unless they had better ask the store, which has tags to look after.
+    fn land(self, response: &StoredResponse, late: bool) -> Self {
+        match self {
+            Self::Lead(lead) if !late => {
+                let landed = lead.land(Landing::Response(Arc::new(response.clone()), None));
+                Self::Landed(Arc::new(OnceLock::from(landed)))
+            }
+            aboard => aboard,
+        }
+    }
+
+    /// Sends them to the store.
+    fn stored(self) {
+        if let Self::Lead(lead) = self {
+            drop(lead.land(Landing::Stored));
+        }
+    }
+}
+
 impl Engine {
+    /// Reads a body to its end for the store though all who read it have gone, if that does not take
+    /// too long.
+    fn finish_body(self: &Arc<Self>, reader: Reader) {
+        self.tasks
+            .spawn(async move { drop(timeout(LONGEST_FETCH, reader.finish()).await) });
+    }
+
     /// Gives a response to the store for so long: at once where the store need not wait, else in a
     /// task.
     pub(super) fn keep(
@@ -224,8 +327,10 @@ impl Engine {
         retain: Duration,
         captured: Captured,
         late: SmallVec<[Scope; 2]>,
+        aboard: Option<Aboard>,
     ) {
         let engine = Arc::clone(self);
+        let aboard = aboard.map(|aboard| aboard.land(&response, !late.is_empty()));
         let length = response.body.len();
         let fill = Fill {
             namespace: self.options.namespace.clone(),
@@ -243,6 +348,7 @@ impl Engine {
                 Ok(Kept::Stored) => {
                     metrics.stored();
                     engine.metrics.body_stored(length);
+                    aboard.into_iter().for_each(Aboard::stored);
                 }
                 Ok(Kept::Invalidated) => metrics.refused(Refusal::Invalidated),
                 Ok(Kept::TooLarge) => metrics.refused(Refusal::BodyTooLarge),
@@ -275,13 +381,5 @@ fn announce_content(response: &mut StoredResponse) {
     } else if response.status != StatusCode::NO_CONTENT {
         let length = HeaderValue::from(response.body.len());
         response.fields.entry(CONTENT_LENGTH).or_insert(length);
-    }
-}
-
-/// Takes the body out of the buffer it grew in, without keeping what the buffer has left over.
-fn trimmed(body: BytesMut) -> Bytes {
-    match body.capacity() - body.len() <= body.len() / 8 {
-        true => body.freeze(),
-        false => Bytes::copy_from_slice(&body),
     }
 }

@@ -12,6 +12,9 @@ use http::{HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::admit::Admission;
+use super::collapse::{Landing, Lead};
+use super::fill::Aboard;
+use super::refresh::Refreshing;
 use super::respond::{self, Content};
 use super::{Engine, Exchange, Recorder, partial, refresh};
 use crate::entry::{StoredResponse, Tagged};
@@ -19,7 +22,7 @@ use crate::epoch::{Captured, Scope, ScopeKind};
 use crate::extension::Told;
 use crate::key::KeySpec;
 use crate::reason::{Miss, Refusal};
-use crate::rules::Lifetime;
+use crate::rules::Rule;
 use crate::semantics::age;
 use crate::semantics::cache_status::{Fwd, Handling};
 use crate::semantics::date::HttpDate;
@@ -36,15 +39,21 @@ pub(crate) struct Forward {
     pub(super) exchange: Exchange,
     pub(super) why: Miss,
     /// What the request selected, to fall back on should the handler fail.
-    selected: Option<Arc<StoredResponse>>,
+    pub(super) selected: Option<Arc<StoredResponse>>,
     /// What the handler is asked to confirm.
-    nominated: Nominated,
+    pub(super) nominated: Nominated,
     /// A stored part that lacks what is wanted.
     pub(super) part: Option<Arc<StoredResponse>>,
     /// Whether the handler is asked for the rest of it alone.
     completing: bool,
     /// Without it nothing is stored.
     pub(super) captured: Option<Captured>,
+    /// Others wait for what the handler says.
+    pub(super) lead: Option<Lead>,
+    /// Its client has been answered.
+    pub(super) refreshing: Option<Refreshing>,
+    /// Whether it shares another's answer, or tried to.
+    pub(super) collapsed: Option<bool>,
     /// The request's fields as the client sent them.
     pub(super) client: HeaderMap,
     sent: Instant,
@@ -81,6 +90,9 @@ impl Forward {
             why,
             nominated,
             captured,
+            lead: None,
+            refreshing: None,
+            collapsed: None,
             client: HeaderMap::new(),
         }
     }
@@ -122,6 +134,11 @@ impl Forward {
         facts.anonymise(request);
     }
 
+    /// Whether others wait for the answer.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.lead.is_some()
+    }
+
     /// Returns the cache that forwards.
     pub(crate) fn engine(&self) -> Arc<Engine> {
         Arc::clone(&self.exchange.engine)
@@ -140,6 +157,11 @@ impl Forward {
             response_time: HttpDate::from(options.clock.wall()),
             delay: now - self.sent,
         };
+        if !head.status.is_server_error()
+            && let Some(refreshing) = self.refreshing.take()
+        {
+            refreshing.succeeded();
+        }
         if head.status == StatusCode::NOT_MODIFIED {
             return self.confirmed(head, &told, arrival);
         }
@@ -162,8 +184,10 @@ impl Forward {
                 .exchange
                 .admit(&self.client, head, least, &told, arrival),
         };
-        let refusal = match (admitted, self.captured.take()) {
-            (Ok(mut admission), Some(captured)) => {
+        let captured = self.captured.take();
+        let refusal = match admitted {
+            // What the store cannot take others can still share.
+            Ok(mut admission) if captured.is_some() || self.lead.is_some() => {
                 admission
                     .late
                     .extend(completed.iter().flat_map(|part| tags_of(part)));
@@ -172,13 +196,18 @@ impl Forward {
                         .insert(DATE, arrival.response_time.to_header_value());
                 }
                 self.drop_former(&admission);
-                self.sign(head, status, true, self.detail());
+                let detail = match captured {
+                    Some(_) => self.detail(),
+                    None => self.detail().or(Some(Refusal::StoreError.as_str())),
+                };
+                self.sign(head, status, captured.is_some(), detail);
                 return Arrived::Record(Recorder::new(self, admission, captured), prefix);
             }
-            (Ok(_), None) => Refusal::StoreError,
-            (Err(refusal), _) => refusal,
+            Ok(_) => Refusal::StoreError,
+            Err(refusal) => refusal,
         };
         self.exchange.counters().refused(refusal);
+        self.refuse_others(head.status, refusal);
         let detail = self.detail().unwrap_or(refusal.as_str());
         self.sign(head, status, false, Some(detail));
         Arrived::Pass(prefix)
@@ -202,11 +231,7 @@ impl Forward {
     /// A rule's lifetime is for the whole response: what the client already has does not matter
     /// to the handler, it is compared with what will be stored.
     fn ask_for_all(&self, request: &mut HeaderMap) {
-        let route = self.exchange.route.as_ref();
-        if self.captured.is_some()
-            && !self.exchange.facts.head
-            && route.is_some_and(|route| matches!(route.rule.lifetime, Lifetime::Ttl(_)))
-        {
+        if self.asks_for_all() {
             request.remove(IF_NONE_MATCH);
             request.remove(IF_MODIFIED_SINCE);
         }
@@ -241,6 +266,7 @@ impl Forward {
                 Arrived::Answer(self.freshened(&stored, head, told, arrival))
             }
             _ if self.nominated.is_empty() || subject == NotModified::Client => {
+                self.ground(false);
                 self.sign(head, None, false, self.detail());
                 Arrived::Pass(None)
             }
@@ -297,14 +323,22 @@ impl Forward {
                 renewed.terms = admission.terms;
                 renewed.variant = admission.variant;
                 exchange.counters().revalidated();
+                let aboard = self.lead.take().map(Aboard::Lead);
                 if let Some(captured) = self.captured.take() {
                     let mut late = admission.late;
                     // The answer need not repeat the tags that the handler gave the content.
                     late.extend(tags_of(stored));
                     let route = exchange.route.as_ref().map(|route| route.index);
-                    exchange
-                        .engine
-                        .keep(route, renewed.clone(), admission.retain, captured, late);
+                    exchange.engine.keep(
+                        route,
+                        renewed.clone(),
+                        admission.retain,
+                        captured,
+                        late,
+                        aboard,
+                    );
+                } else if let Some(Aboard::Lead(lead)) = aboard {
+                    drop(lead.land(Landing::Response(Arc::new(renewed.clone()), None)));
                 }
             }
             Err(refusal) => {
@@ -312,6 +346,7 @@ impl Forward {
                 if !concerns_requester(refusal) {
                     exchange.engine.discard(stored);
                 }
+                self.refuse_others(renewed.status, refusal);
             }
         }
         renewed
@@ -320,24 +355,41 @@ impl Forward {
     /// Answers from what is stored though the handler has failed, or says that there is no answer
     /// where nothing may be served unvalidated (RFC 9111 §4.2.4).
     fn excused(&self, failure: Failure) -> Option<Response<Content>> {
+        self.stale(failure).or_else(|| {
+            (self.after(failure)? == AfterFailure::GatewayTimeout)
+                .then(|| respond::gateway_timeout("the response cannot be validated now\n"))
+        })
+    }
+
+    /// Answers from what is stored though the handler has failed.
+    pub(super) fn stale(&self, failure: Failure) -> Option<Response<Content>> {
+        let AfterFailure::ServeStale(allowance) = self.after(failure)? else {
+            return None;
+        };
+        let status = match failure {
+            Failure::Status(status) => Some(status),
+            Failure::Unreachable => None,
+        };
+        Some(self.answer_with(self.selected.as_ref()?, status, Some(allowance.as_str())))
+    }
+
+    fn after(&self, failure: Failure) -> Option<AfterFailure> {
         let stored = self.selected.as_ref()?;
         let exchange = &self.exchange;
         let age = stored.age(exchange.engine.options.clock.now());
-        let leniency = exchange.leniency();
         let directives = &exchange.facts.directives;
-        match reuse::after_failure(&stored.terms, age, directives, failure, leniency) {
-            AfterFailure::ServeStale(allowance) => {
-                let status = match failure {
-                    Failure::Status(status) => Some(status),
-                    Failure::Unreachable => None,
-                };
-                Some(self.answer_with(stored, status, Some(allowance.as_str())))
-            }
-            AfterFailure::GatewayTimeout => Some(respond::gateway_timeout(
-                "the response cannot be validated now\n",
-            )),
-            AfterFailure::PassOn => None,
-        }
+        let leniency = exchange.leniency();
+        Some(reuse::after_failure(
+            &stored.terms,
+            age,
+            directives,
+            failure,
+            leniency,
+        ))
+    }
+
+    pub(super) fn rule(&self) -> Option<&Rule> {
+        self.exchange.route.as_ref().map(|route| &route.rule)
     }
 
     fn answer_with(
@@ -374,16 +426,16 @@ impl Forward {
             .sign(&mut head.headers, handling, None, detail);
     }
 
-    fn handling(&self, status: Option<StatusCode>, stored: bool) -> Handling {
+    pub(super) fn handling(&self, status: Option<StatusCode>, stored: bool) -> Handling {
         Handling::Forwarded {
             why: fwd(self.why),
             status,
             stored,
-            collapsed: None,
+            collapsed: self.collapsed,
         }
     }
 
-    fn detail(&self) -> Option<&'static str> {
+    pub(super) fn detail(&self) -> Option<&'static str> {
         detail(self.why)
     }
 }

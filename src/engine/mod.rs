@@ -3,7 +3,8 @@
 //! A request is [received](request): passed by, answered from memory at once,
 //! or taken up as an [`Exchange`]. An exchange [looks it up](lookup), has it
 //! [decided](decide) what to do, and either [responds](respond) or forwards;
-//! what comes back is [admitted](admit) or refused, and if admitted
+//! requests for the same [collapse](collapse) into one; what comes back is
+//! [admitted](admit) or refused, and if admitted
 //! [filled](fill) into the store while the client reads it. Unsafe requests are
 //! [writes](write), which invalidate.
 //!
@@ -11,12 +12,16 @@
 //! that is the middleware's part.
 
 mod admit;
+mod ahead;
+mod claim;
+mod collapse;
 mod decide;
 mod exchange;
 mod fill;
 mod forward;
 mod lookup;
 mod partial;
+mod patience;
 mod refresh;
 mod request;
 mod respond;
@@ -27,11 +32,12 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::collapse::Flights;
+pub(crate) use self::collapse::Following;
 pub(crate) use self::exchange::{Exchange, Step};
-pub(crate) use self::fill::Recorder;
+pub(crate) use self::fill::{LONGEST_FETCH, Recorder};
 pub(crate) use self::forward::{Arrived, Forward};
 use self::refresh::Refreshes;
-pub(crate) use self::refresh::Refreshing;
 pub(crate) use self::request::{Passage, Reception};
 pub(crate) use self::respond::Content;
 use self::searches::Searches;
@@ -40,6 +46,7 @@ pub(crate) use self::write::Write;
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Scope};
+pub(crate) use crate::flight::along::{BoxError, Source};
 use crate::invalidation::{Invalidated, Journal};
 use crate::key::{KeySpec, Namespace};
 use crate::metrics::{Metrics, Snapshot};
@@ -55,6 +62,7 @@ pub(crate) struct Engine {
     journal: Arc<Journal>,
     metrics: Metrics,
     pub(crate) tasks: Tasks,
+    flights: Arc<Flights>,
     refreshes: Arc<Refreshes>,
     searches: Searches,
     /// The scope of the whole namespace, which every stamp holds.
@@ -78,6 +86,8 @@ pub(crate) struct Options {
     /// How this cache signs `Cache-Status`; `None` to add none.
     pub(crate) name: Option<CacheName>,
     pub(crate) enabled: bool,
+    /// How long a request waits for the answer to another.
+    pub(crate) collapse_wait: Duration,
     /// The lifetime of responses without a rule that state none.
     pub(crate) default_ttl: Option<Duration>,
 }
@@ -87,6 +97,7 @@ impl Options {
     pub(crate) const MAX_BODY: u64 = 1 << 20;
     pub(crate) const MAX_FIELDS: usize = 64 << 10;
     pub(crate) const HASH_AHEAD: u64 = 64 << 10;
+    pub(crate) const COLLAPSE_WAIT: Duration = Duration::from_secs(5);
 }
 
 impl Default for Options {
@@ -98,6 +109,7 @@ impl Default for Options {
             max_body: Self::MAX_BODY,
             max_fields: Self::MAX_FIELDS,
             hash_ahead: Self::HASH_AHEAD,
+            collapse_wait: Self::COLLAPSE_WAIT,
             name: CacheName::new("tower-response-cache"),
             enabled: true,
             default_ttl: None,
@@ -114,7 +126,8 @@ impl Engine {
             everything: Scope::namespace(options.namespace.as_str()),
             journal: Arc::new(journal),
             tasks: Tasks::default(),
-            refreshes: Arc::default(),
+            flights: Flights::new(collapse::limits(options.collapse_wait)),
+            refreshes: Refreshes::new(options.clock.clone()),
             searches: Searches::default(),
             options,
             store,
@@ -149,6 +162,8 @@ impl Engine {
         let _deliver = Deliver(self);
         self.metrics.invalidated(scopes.len());
         let outcome = self.journal.invalidate(scopes).await;
+        // Whoever comes from here on must not get what was asked for before.
+        self.part_ways(scopes);
         if outcome == Invalidated::Queued {
             self.metrics.invalidation_queued();
         }
@@ -164,6 +179,7 @@ impl Engine {
         match self.store.renew(namespace, scope, captured).await {
             Ok(renewed) => {
                 self.metrics.invalidated(1);
+                self.part_ways(&[scope]);
                 renewed
             }
             Err(error) => {
@@ -182,8 +198,13 @@ impl Engine {
         snapshot.store.bytes = usage.bytes;
         snapshot.store.capacity = usage.capacity;
         snapshot.store.invalidations_pending =
-            u64::try_from(self.journal.len()).unwrap_or(u64::MAX);
+            u64::try_from(self.invalidations_pending()).unwrap_or(u64::MAX);
         snapshot
+    }
+
+    /// Returns how many scopes the store has not been told of yet.
+    pub(crate) fn invalidations_pending(&self) -> usize {
+        self.journal.len()
     }
 
     /// Finishes what is being stored, within `limit`, and closes the store.

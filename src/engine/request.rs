@@ -16,7 +16,7 @@ use crate::rules::{Lifetime, Match, Policy, Route};
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::cache_status::Fwd;
 use crate::semantics::invalidation::is_safe;
-use crate::store::{Found, Outcome, Wanted};
+use crate::store::{Found, Outcome};
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -153,31 +153,16 @@ impl Engine {
         let started = self.options.clock.now();
         let canonical = self.searches.canonical(&key);
         let exact = canonical.map(|canonical| std::mem::replace(&mut key, canonical));
-        let wanted = Wanted {
-            namespace: &self.options.namespace,
-            key: &key,
-            fields: request.headers(),
-            clock: &self.options.clock,
-        };
-        let before = self.journal.unconfirmed();
-        let mut found = self.store.peek(&wanted);
-        if let Some(found) = &mut found {
-            self.refuse_invalidated(found, &before);
-        }
+        let found = self.glance(&key, request.headers());
         if let Some(Found {
             outcome: Outcome::Response(stored),
             ..
         }) = &found
         {
             let policy = self.policy(matched.map(|matched| &**matched.route));
-            let decision = decide::on_stored(
-                self,
-                stored,
-                stored.age(started),
-                request.headers(),
-                &facts,
-                policy,
-            );
+            let age = stored.age(started);
+            let decision = decide::on_stored(self, stored, age, request.headers(), &facts, policy)
+                .or_ahead(matched.map(|matched| &**matched.route), stored, age);
             if let Decision::Serve(service) = decision {
                 let response =
                     respond::from_store(self, stored, request.headers(), &facts, service, started);

@@ -1,34 +1,53 @@
 //! From a stored response to an answer (RFC 9111 §4, RFC 9110 §15).
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{AGE, CACHE_STATUS, CONTENT_RANGE, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 
 use super::Engine;
+use super::ahead::Ahead;
 use super::decide::Service;
 use super::partial::{self, Portion};
 use super::request::Facts;
 use crate::entry::StoredResponse;
+use crate::flight::along::{BoxError, Source};
 use crate::semantics::cache_status::{CacheStatus, Fwd, Handling};
 use crate::semantics::date::HttpDate;
 use crate::semantics::preconditions::{self, Precondition};
 use crate::semantics::range;
 
 /// The content of an answer that the cache makes: no body of a handler's.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Content {
     first: Option<Bytes>,
     /// What follows the first chunk; empty, and free of cost, for all but multipart answers.
     rest: VecDeque<Bytes>,
     trailers: Option<Box<HeaderMap>>,
+    /// All of it, where it is still arriving.
+    arriving: Option<Source>,
 }
 
 impl Content {
-    /// Returns the length of the data that is left, in bytes.
+    /// Makes content of a body that is still arriving.
+    pub(crate) fn arriving(body: Source) -> Self {
+        Self {
+            arriving: Some(body),
+            ..Self::default()
+        }
+    }
+
+    /// Makes content of a body that comes behind what is at hand.
+    pub(crate) fn behind(prefix: Bytes, rest: Source) -> Self {
+        Self::arriving(Box::pin(Ahead::new(Some(prefix), rest)))
+    }
+
+    /// Returns the length of the data at hand, in bytes.
     pub(crate) fn len(&self) -> u64 {
         let data = self.first.iter().chain(&self.rest);
         data.map(|bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX))
@@ -39,6 +58,9 @@ impl Content {
     ///
     /// Beside trailers not all that is known: over HTTP/1.1 a stated length leaves them out.
     pub(crate) fn size_hint(&self) -> SizeHint {
+        if let Some(body) = &self.arriving {
+            return body.size_hint();
+        }
         let mut hint = SizeHint::new();
         hint.set_lower(self.len());
         if self.trailers.is_none() {
@@ -49,11 +71,24 @@ impl Content {
 
     /// Whether there is no frame left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none() && self.trailers.is_none()
+        match &self.arriving {
+            Some(body) => body.is_end_stream(),
+            None => self.first.is_none() && self.trailers.is_none(),
+        }
     }
 
     /// Takes the next frame out.
-    pub(crate) fn next_frame(&mut self) -> Option<Frame<Bytes>> {
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.arriving {
+            Some(body) => body.as_mut().poll_frame(cx),
+            None => Poll::Ready(self.next_frame().map(Ok)),
+        }
+    }
+
+    fn next_frame(&mut self) -> Option<Frame<Bytes>> {
         let next = self.rest.pop_front();
         let data = std::mem::replace(&mut self.first, next);
         data.map(Frame::data).or_else(|| {
@@ -64,13 +99,21 @@ impl Content {
     }
 }
 
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Content")
+            .field("length", &self.size_hint())
+            .finish_non_exhaustive()
+    }
+}
+
 impl FromIterator<Bytes> for Content {
     fn from_iter<I: IntoIterator<Item = Bytes>>(chunks: I) -> Self {
         let mut chunks = chunks.into_iter().filter(|bytes| !bytes.is_empty());
         Self {
             first: chunks.next(),
             rest: chunks.collect(),
-            trailers: None,
+            ..Self::default()
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Work that goes on when the request is over.
 
-use std::future::Future;
+use std::future::{Future, pending};
+use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 /// The tasks that a cache has spawned.
@@ -18,14 +21,45 @@ impl Tasks {
     /// Outside a runtime nothing that waits can go on; the future is dropped.
     pub(super) fn finish(&self, future: impl Future<Output = ()> + Send + 'static) {
         let mut future: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(future);
-        // The task polls anew and leaves its own waker.
-        let polled = future
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()));
-        if polled == Poll::Pending
+        if poll_once(future.as_mut()).is_pending()
             && let Ok(runtime) = Handle::try_current()
         {
             self.0.spawn_on(future, &runtime);
+        }
+    }
+
+    /// Whether there is a runtime to spawn tasks on.
+    pub(super) fn can_spawn(&self) -> bool {
+        Handle::try_current().is_ok()
+    }
+
+    /// Carries `future` on in a task of its own, unless it is ready at once. If its caller goes
+    /// away, it has `limit` to come to its end.
+    ///
+    /// A panic in the task is one in its caller.
+    pub(crate) async fn carry<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+        limit: Duration,
+    ) -> T {
+        let mut future = Box::pin(future);
+        if let Poll::Ready(value) = poll_once(future.as_mut()) {
+            return value;
+        }
+        let Ok(runtime) = Handle::try_current() else {
+            return future.await;
+        };
+        let mut carried = Carried {
+            task: self.0.spawn_on(future, &runtime),
+            limit,
+        };
+        match (&mut carried.task).await {
+            Ok(value) => value,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                // The runtime shuts down, and this task with it.
+                Err(_) => pending().await,
+            },
         }
     }
 
@@ -46,7 +80,40 @@ impl Tasks {
     /// Waits until every task is done, at most for `limit`. Returns whether they are.
     pub(super) async fn drain(&self, limit: Duration) -> bool {
         self.0.close();
-        tokio::time::timeout(limit, self.0.wait()).await.is_ok()
+        timeout(limit, self.0.wait()).await.is_ok()
+    }
+}
+
+/// Waits for `future`, at most for `limit`; without one outside a runtime.
+pub(super) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    match Handle::try_current() {
+        Ok(_) => timeout(limit, future).await.ok(),
+        Err(_) => Some(future.await),
+    }
+}
+
+/// Polls for nobody: the task that takes the future over polls anew and leaves its own waker.
+fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// A task that somebody waits for; dropped before its end, it has so long.
+struct Carried<T> {
+    task: JoinHandle<T>,
+    limit: Duration,
+}
+
+impl<T> Drop for Carried<T> {
+    fn drop(&mut self) {
+        if !self.task.is_finished()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let (task, limit) = (self.task.abort_handle(), self.limit);
+            runtime.spawn(async move {
+                tokio::time::sleep(limit).await;
+                task.abort();
+            });
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::sync::Mutex;
 /// One flight. It is in the table while it may be joined, and lives as long as anybody aboard.
 pub(super) struct Flight<K, G, T> {
     pub(super) key: K,
-    pub(super) generation: G,
+    pub(super) circumstances: G,
     pub(super) departed: Instant,
     pub(super) course: Mutex<Course<T>>,
 }
@@ -40,10 +40,10 @@ pub(super) enum Stage<T> {
 }
 
 impl<K, G, T> Flight<K, G, T> {
-    pub(super) fn new(key: K, generation: G, departed: Instant) -> Self {
+    pub(super) fn new(key: K, circumstances: G, departed: Instant) -> Self {
         Self {
             key,
-            generation,
+            circumstances,
             departed,
             course: Mutex::new(Course {
                 stage: Stage::Led,

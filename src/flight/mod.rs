@@ -13,6 +13,7 @@
 //! This room knows nothing of what is fetched, or why. A body that those aboard read together is in
 //! [`along`].
 
+pub(crate) mod along;
 mod course;
 mod follower;
 mod leader;
@@ -39,8 +40,8 @@ use self::sync::{AtomicUsize, Mutex};
 
 /// The flights of a cache, at most one that can be joined for each key `K`.
 ///
-/// Those aboard a flight are of one generation `G`, and get clones of one `T`: cheap ones, as they
-/// are made under a lock.
+/// A flight goes under the circumstances `G` of who began it, and those aboard get clones of one `T`:
+/// cheap ones, as they are made under a lock.
 pub(crate) struct Flights<K, G, T> {
     limits: Limits,
     table: Mutex<Table<K, G, T>>,
@@ -95,7 +96,7 @@ struct Table<K, G, T> {
     grounded: Marks<K>,
 }
 
-impl<K: Hash + Eq + Clone, G: PartialEq, T> Flights<K, G, T> {
+impl<K: Hash + Eq + Clone, G, T> Flights<K, G, T> {
     /// Makes a table without flights.
     pub(crate) fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
@@ -108,15 +109,19 @@ impl<K: Hash + Eq + Clone, G: PartialEq, T> Flights<K, G, T> {
         })
     }
 
-    /// Joins the flight for `key`, or begins one.
+    /// Joins the flight for `key`, or begins one under `circumstances`.
     ///
-    /// A flight of another generation, or too old to be waited for, goes on with those aboard; the
-    /// new one takes its place. `now` is that of the caller's clock: here no time is read, but by
-    /// the timers of followers.
+    /// A flight under circumstances that do not suit, or too old to be waited for, goes on with
+    /// those aboard; the new one takes its place. `now` is that of the caller's clock: here no time
+    /// is read, but by the timers of followers.
+    ///
+    /// `suits`, given those circumstances and the flight's, is asked under the lock: it must be
+    /// quick.
     pub(crate) fn board(
         self: &Arc<Self>,
         key: &K,
-        generation: G,
+        circumstances: G,
+        suits: impl FnOnce(&G, &G) -> bool,
         now: Instant,
     ) -> Boarding<K, G, T> {
         let mut table = self.table.lock();
@@ -124,13 +129,13 @@ impl<K: Hash + Eq + Clone, G: PartialEq, T> Flights<K, G, T> {
             return Boarding::Alone(Why::Grounded);
         }
         if let Some(flight) = table.open.get(key)
-            && flight.generation == generation
+            && suits(&circumstances, &flight.circumstances)
             && let Some(boarding) = self.join(flight, now)
         {
             return boarding;
         }
         let room = table.open.len() < self.limits.flights;
-        let flight = Arc::new(Flight::new(key.clone(), generation, now));
+        let flight = Arc::new(Flight::new(key.clone(), circumstances, now));
         let replaced = match table.open.entry(key.clone()) {
             Entry::Occupied(mut held) => Some(held.insert(Arc::clone(&flight))),
             Entry::Vacant(place) if room => {
@@ -144,7 +149,7 @@ impl<K: Hash + Eq + Clone, G: PartialEq, T> Flights<K, G, T> {
         Boarding::Lead(Leader::new(self, &flight))
     }
 
-    /// Boards a flight of the right generation; `None` if nobody joins it any more.
+    /// Boards a flight that suits; `None` if nobody joins it any more.
     fn join(
         self: &Arc<Self>,
         flight: &Arc<Flight<K, G, T>>,
@@ -187,7 +192,7 @@ impl<K: Hash + Eq + Clone, G: PartialEq, T> Flights<K, G, T> {
         let mut table = self.table.lock();
         let retired = table
             .open
-            .extract_if(|key, flight| affected(key, &flight.generation));
+            .extract_if(|key, flight| affected(key, &flight.circumstances));
         let retired: Vec<_> = retired.collect();
         drop(table);
         drop(retired);

@@ -31,6 +31,7 @@ pub(crate) struct Route {
     hits: AtomicU64,
     stale_hits: AtomicU64,
     revalidated: AtomicU64,
+    collapsed: AtomicU64,
     stored: AtomicU64,
     misses: Reasons,
     bypasses: Reasons,
@@ -126,6 +127,7 @@ impl Route {
             hits: AtomicU64::default(),
             stale_hits: AtomicU64::default(),
             revalidated: AtomicU64::default(),
+            collapsed: AtomicU64::default(),
             stored: AtomicU64::default(),
             misses: Reasons::new(Miss::ALL.iter().map(|reason| reason.as_str())),
             bypasses: Reasons::new(Bypass::ALL.iter().map(|reason| reason.as_str())),
@@ -165,6 +167,11 @@ impl Route {
         count(&self.revalidated);
     }
 
+    pub(crate) fn collapsed(&self) {
+        tracing::debug!(route = %self.pattern, "collapsed");
+        count(&self.collapsed);
+    }
+
     pub(crate) fn stored(&self) {
         tracing::debug!(route = %self.pattern, "stored");
         count(&self.stored);
@@ -181,6 +188,7 @@ impl Route {
             hits: read(&self.hits),
             stale_hits: read(&self.stale_hits),
             revalidated: read(&self.revalidated),
+            collapsed: read(&self.collapsed),
             stored: read(&self.stored),
             misses: self.misses.snapshot(),
             bypasses: self.bypasses.snapshot(),

@@ -26,6 +26,8 @@ pub struct RouteSnapshot {
     pub stale_hits: u64,
     /// Stored responses that the handler confirmed with a 304.
     pub revalidated: u64,
+    /// Misses that were answered by what the handler said to another request.
+    pub collapsed: u64,
     /// Responses stored.
     pub stored: u64,
     /// Requests that were forwarded after the store was asked, by [`Miss`](crate::reason::Miss).

@@ -3,14 +3,18 @@
 use std::future::poll_fn;
 use std::pin::pin;
 
+use bytes::Bytes;
+use http::response::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 use tracing::Instrument;
 
 use super::ResponseBody;
-use super::body::{self, Ahead};
-use crate::engine::{Arrived, Exchange, Forward, Recorder, Refreshing, Step, Write};
+use super::body;
+use crate::engine::{
+    Arrived, BoxError, Content, Exchange, Forward, LONGEST_FETCH, Recorder, Step, Write,
+};
 
 /// Answers a request from the store or from `inner`, which is ready.
 pub(super) async fn exchange<S, ReqBody, ResBody>(
@@ -25,19 +29,23 @@ where
     ReqBody: Send + 'static,
     ResBody: Body + Send + 'static,
     ResBody::Data: Send,
-    ResBody::Error: Send,
+    ResBody::Error: Into<BoxError>,
 {
     // Only the fields are borrowed across the await: a request body need not be `Sync`.
     let (head, body) = request.into_parts();
     let span = tracing::debug_span!("cache_lookup", key = ?exchange.key());
-    let step = exchange.resolve(&head.headers).instrument(span).await;
-    let request = Request::from_parts(head, body);
-    match step {
-        Step::Answer(response) => Ok(response.map(ResponseBody::made)),
-        Step::Forward(to) => forward(inner, request, *to).await,
-        Step::Refresh(response, to, refreshing) => {
-            refresh(inner, request, *to, refreshing);
-            Ok(response.map(ResponseBody::made))
+    let mut step = exchange.resolve(&head.headers).instrument(span).await;
+    loop {
+        step = match step {
+            Step::Follow(to, following) => to.follow(following, &head.headers).await,
+            Step::Answer(response) => return Ok(response.map(ResponseBody::made)),
+            Step::Forward(to) => {
+                return lead(inner, Request::from_parts(head, body), *to).await;
+            }
+            Step::Refresh(response, to) => {
+                refresh(inner, Request::from_parts(head, body), *to);
+                return Ok(response.map(ResponseBody::made));
+            }
         }
     }
 }
@@ -50,15 +58,68 @@ pub(super) async fn write<S, ReqBody, ResBody>(
 ) -> Result<Response<ResponseBody<ResBody>>, S::Error>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    ResBody: Body,
+    ResBody: Body + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
     write.prepare().await;
     let (mut head, body) = inner.call(request).await?.into_parts();
-    let body = match write.answered(&mut head, body.size_hint().lower()).await {
-        Some(recorder) => body::record(None, body, Some(recorder)),
-        None => ResponseBody::passing(body),
-    };
-    Ok(Response::from_parts(head, body))
+    let recorder = write.answered(&mut head, body.size_hint().lower()).await;
+    Ok(match recorder {
+        Some(recorder) => record(head, None, body, recorder).await,
+        None => Response::from_parts(head, ResponseBody::passing(body)),
+    })
+}
+
+/// Forwards a request, in a task of its own if others wait for the answer: its client may go away,
+/// or stall, and they must not mind.
+async fn lead<S, ReqBody, ResBody>(
+    inner: S,
+    request: Request<ReqBody>,
+    to: Forward,
+) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Send + 'static,
+    ReqBody: Send + 'static,
+    ResBody: Body + Send + 'static,
+    ResBody::Data: Send,
+    ResBody::Error: Into<BoxError>,
+{
+    let stand_in = to.stand_in(request.headers());
+    if !to.is_awaited() && stand_in.is_none() {
+        return forward(inner, request, to).await;
+    }
+    let engine = to.engine();
+    let fetch = engine
+        .tasks
+        .carry(fetch(inner, request, to).in_current_span(), LONGEST_FETCH);
+    match stand_in {
+        None => fetch.await,
+        Some(stand_in) => match stand_in.unless(fetch).await {
+            Ok(answer) => answer,
+            Err(stale) => Ok(stale.map(ResponseBody::made)),
+        },
+    }
+}
+
+/// Forwards a request, unless another process has brought what it wants by then.
+async fn fetch<S, ReqBody, ResBody>(
+    inner: S,
+    request: Request<ReqBody>,
+    mut to: Forward,
+) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    ResBody: Body + Send + 'static,
+    ResBody::Error: Into<BoxError>,
+{
+    // Only the fields are borrowed across the await: a request body need not be `Sync`.
+    let (head, body) = request.into_parts();
+    if let Some(response) = to.claim(&head.headers).await {
+        return Ok(response.map(ResponseBody::made));
+    }
+    forward(inner, Request::from_parts(head, body), to).await
 }
 
 async fn forward<S, ReqBody, ResBody>(
@@ -68,12 +129,14 @@ async fn forward<S, ReqBody, ResBody>(
 ) -> Result<Response<ResponseBody<ResBody>>, S::Error>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    ResBody: Body,
+    ResBody: Body + Send + 'static,
+    ResBody::Error: Into<BoxError>,
 {
     forward.prepare(request.headers_mut());
-    let response = match inner.call(request).await {
-        Ok(response) => response,
-        Err(error) => {
+    let response = match forward.bounded(inner.call(request)).await {
+        Some(Ok(response)) => response,
+        None => return Ok(forward.timed_out().map(ResponseBody::made)),
+        Some(Err(error)) => {
             let stale = forward.failed();
             return stale
                 .map(|response| response.map(ResponseBody::made))
@@ -84,47 +147,50 @@ where
     match forward.arrived(&mut head, body.size_hint().lower()) {
         Arrived::Answer(response) => Ok(response.map(ResponseBody::made)),
         Arrived::Pass(None) => Ok(Response::from_parts(head, ResponseBody::passing(body))),
-        Arrived::Pass(Some(prefix)) => Ok(Response::from_parts(
-            head,
-            body::record(Some(prefix), body, None),
-        )),
-        Arrived::Record(recorder, None) if is_short(&body, &recorder) => {
-            match body::read_ahead(body, recorder).await {
-                Ahead::Whole(recorder) => {
-                    Ok(recorder.finish_and_answer(head).map(ResponseBody::made))
-                }
-                Ahead::Partly(body) => Ok(Response::from_parts(head, body)),
-            }
+        Arrived::Pass(Some(prefix)) => {
+            let behind = Content::behind(prefix, body::source(body));
+            Ok(Response::from_parts(head, ResponseBody::made(behind)))
         }
-        Arrived::Record(recorder, prefix) => Ok(Response::from_parts(
-            head,
-            body::record(prefix, body, Some(recorder)),
-        )),
+        Arrived::Record(recorder, prefix) => Ok(record(head, prefix, body, recorder).await),
     }
 }
 
+async fn record<ResBody>(
+    head: Parts,
+    prefix: Option<Bytes>,
+    body: ResBody,
+    recorder: Recorder,
+) -> Response<ResponseBody<ResBody>>
+where
+    ResBody: Body + Send + 'static,
+    ResBody::Error: Into<BoxError>,
+{
+    let response = recorder.answer(head, prefix, body::source(body)).await;
+    response.map(ResponseBody::made)
+}
+
 /// Forwards a request though its client has been answered, to renew what is stored.
-fn refresh<S, ReqBody, ResBody>(
-    inner: S,
-    mut request: Request<ReqBody>,
-    mut to: Forward,
-    refreshing: Refreshing,
-) where
+fn refresh<S, ReqBody, ResBody>(inner: S, mut request: Request<ReqBody>, mut to: Forward)
+where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
     S::Future: Send,
     S::Error: Send + 'static,
     ReqBody: Send + 'static,
     ResBody: Body + Send + 'static,
     ResBody::Data: Send,
-    ResBody::Error: Send,
+    ResBody::Error: Into<BoxError>,
 {
     to.anonymise(request.headers_mut());
     let engine = to.engine();
     engine.tasks.spawn(async move {
+        let (head, body) = request.into_parts();
+        if to.is_fetched_elsewhere(&head.headers).await {
+            return;
+        }
+        let request = Request::from_parts(head, body);
         if let Ok(response) = forward(inner, request, to).await {
             drain(response.into_body()).await;
         }
-        drop(refreshing);
     });
 }
 
@@ -132,11 +198,4 @@ fn refresh<S, ReqBody, ResBody>(
 async fn drain<B: Body>(body: B) {
     let mut body = pin!(body);
     while let Some(Ok(_)) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {}
-}
-
-/// Whether the whole of a body may be at hand, and is small enough to be read ahead.
-fn is_short<B: Body>(body: &B, recorder: &Recorder) -> bool {
-    body.size_hint()
-        .exact()
-        .is_some_and(|length| length <= recorder.hash_ahead())
 }

@@ -25,6 +25,25 @@ use crate::store::Store;
 /// the URI: axum takes the prefix off. Put the layer around the outer router, or give each nested
 /// one a [`namespace`](Self::namespace) of its own; two that share one answer for each other.
 ///
+/// # Requests for the same at the same time
+///
+/// Of requests that miss the same response at the same time, one goes to the handler; the others
+/// wait for its answer and read its body along, each at its own pace. Only those share an answer
+/// that show no identity (`Authorization`, or a cookie outside the key), and only what the store
+/// could have served them. What turns out not to be for others sends all who wait to the handler at
+/// once, and the next ones for ten seconds.
+///
+/// The call that others wait for is no client's own:
+///
+/// - It runs in a task of its own, inside the current `tracing` span but without the task-locals of
+///   its caller.
+/// - A client that leaves does not cancel it. It has 30 seconds to come to its end, for those who
+///   wait and for the store.
+/// - A request that waits has been let in by the services inside: it holds its permit of a
+///   `ConcurrencyLimit` there meanwhile.
+///
+/// [`collapse_wait`](Self::collapse_wait) limits the wait or turns all of this off.
+///
 /// # Examples
 ///
 /// ```
@@ -95,6 +114,8 @@ impl CacheLayer {
 
     /// Sets the longest header section that is stored, in bytes.
     ///
+    /// More than 8,192 lines are never stored.
+    ///
     /// Default: 64 KiB. A rule may say otherwise for its route.
     pub fn max_fields(self, bytes: usize) -> Self {
         self.configured(|options| options.max_fields = bytes)
@@ -106,6 +127,15 @@ impl CacheLayer {
     /// Default: 64 KiB. Longer and streamed bodies have an `ETag` from the first hit on.
     pub fn hash_ahead(self, bytes: u64) -> Self {
         self.configured(|options| options.hash_ahead = bytes)
+    }
+
+    /// Sets how long a request waits for the answer to another one for the same, which is with the
+    /// handler. Then it goes there itself, as does whoever comes later than this after the other.
+    ///
+    /// Default: 5 seconds. With zero no request waits for another; [`Policy::collapse`] is the
+    /// switch of a single rule.
+    pub fn collapse_wait(self, longest: Duration) -> Self {
+        self.configured(|options| options.collapse_wait = longest)
     }
 
     /// Sets how this cache calls itself in `Cache-Status` (RFC 9211).

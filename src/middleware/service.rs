@@ -9,7 +9,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{ResponseBody, ResponseFuture, drive};
-use crate::engine::{Engine, Reception};
+use crate::engine::{BoxError, Engine, Reception};
 
 /// A service with a cache in front of it; made by [`CacheLayer`](crate::CacheLayer).
 ///
@@ -35,7 +35,7 @@ where
     ReqBody: Body + Send + 'static,
     ResBody: Body + Send + 'static,
     ResBody::Data: Send,
-    ResBody::Error: Send,
+    ResBody::Error: Into<BoxError>,
 {
     type Response = Response<ResponseBody<ResBody>>;
     type Error = S::Error;

@@ -112,6 +112,8 @@ switches! {
         "serves stale when the inner service fails, without `stale-if-error` (RFC 9111 §4.2.4)";
     serve_ranges: guarded true, rfc9111 true,
         "answers `Range` requests from complete stored responses";
+    collapse: guarded true, rfc9111 true,
+        "answers requests for the same at the same time by one call of the handler";
     validate: guarded true, rfc9111 true,
         "keeps stale responses that have a validator, and validates them (RFC 9111 §4.3)";
 }

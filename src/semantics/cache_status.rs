@@ -137,6 +137,13 @@ impl CacheStatus<'_> {
 }
 
 impl Handling {
+    /// Says whether the request joined another one in flight.
+    pub(crate) fn set_collapsed(&mut self, joined: bool) {
+        if let Self::Forwarded { collapsed, .. } = self {
+            *collapsed = Some(joined);
+        }
+    }
+
     fn write(&self, line: &mut Line) {
         let Self::Forwarded {
             why,

@@ -4,6 +4,7 @@
 //! epochs of what it holds are still current. Freshness, policy and HTTP are
 //! decided above it.
 
+mod claim;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 #[cfg(feature = "memory")]
@@ -17,11 +18,12 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use smallvec::SmallVec;
 
+pub use self::claim::{Claim, FillLock, FillWait, Settled};
 #[cfg(feature = "memory")]
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
@@ -53,6 +55,8 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///   [`PrimaryKey`] is compared, not a hash of it.
 /// * **Keep the variants of a key apart** and choose among them with
 ///   [`StoredResponse::select`].
+/// * **Keep 64 variants of a key at most.** What clients may choose, they may
+///   choose without end.
 /// * **Bound every wait.** No method may take longer than a deadline of the
 ///   store's own; while the store is away, it fails at once.
 /// * **Survive being dropped.** The future of any method may be dropped at any
@@ -105,6 +109,33 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         namespace: &'a Namespace,
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<Captured, Error>>;
+
+    /// Asks to be the only one of all processes to fetch what is wanted and was not found, and
+    /// captures the epochs of `scopes` in the same breath, unless they are `captured` already.
+    ///
+    /// `scopes` are those of the look-up. Whoever is [granted](Claim::Granted) the claim fetches,
+    /// holds the lock until the response is stored, and drops it then. Correctness does not depend
+    /// on it: a store may forget a lock at any time, and one that knows of no other process grants
+    /// every claim, as this does unless it is overridden.
+    ///
+    /// # Errors
+    ///
+    /// When epochs were to be captured and [`capture`](Self::capture) would fail. That the lock
+    /// cannot be had is no error: the claim is granted then.
+    fn claim<'a>(
+        &'a self,
+        wanted: Wanted<'a>,
+        scopes: &'a [Scope],
+        captured: Option<Captured>,
+    ) -> BoxFuture<'a, Result<(Captured, Claim), Error>> {
+        Box::pin(async move {
+            let captured = match captured {
+                Some(captured) => captured,
+                None => self.capture(wanted.namespace, scopes).await?,
+            };
+            Ok((captured, Claim::Granted(FillLock::none())))
+        })
+    }
 
     /// Stores a response under its key and variant, in place of one it held there.
     ///
@@ -197,6 +228,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Usage::default()
     }
 
+    /// Returns how the store is doing, as far as it knows without asking anyone.
+    fn health(&self) -> StoreHealth {
+        StoreHealth::default()
+    }
+
     /// Ends background work and closes connections. Later calls fail, or miss.
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
@@ -217,7 +253,7 @@ pub struct Wanted<'a> {
 }
 
 /// What a store found.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Found {
     /// The response, or why there is none.
     pub outcome: Outcome,
@@ -226,7 +262,7 @@ pub struct Found {
 }
 
 /// The outcome of a look-up.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub enum Outcome {
     /// A stored response whose epochs are all current; it need not be fresh.
     Response(Arc<StoredResponse>),
@@ -272,6 +308,32 @@ pub enum Kept {
     Invalidated,
     /// It was not stored: it is larger than the store takes.
     TooLarge,
+}
+
+/// How a store is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreHealth {
+    /// Whether there is a connection to the server, if the store has one.
+    pub connected: bool,
+    /// Since when requests do without the store, because it is away or does not answer.
+    pub degraded_since: Option<SystemTime>,
+    /// What failed last, however long ago; without passwords.
+    pub last_error: Option<String>,
+    /// Name and version of the server, if the store has one and it says so.
+    pub server: Option<String>,
+}
+
+impl Default for StoreHealth {
+    /// A store that needs nobody is well.
+    fn default() -> Self {
+        Self {
+            connected: true,
+            degraded_since: None,
+            last_error: None,
+            server: None,
+        }
+    }
 }
 
 /// How much a store holds in this process.

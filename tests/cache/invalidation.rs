@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use http::Method;
 use tower::{Layer, ServiceExt};
@@ -382,8 +383,16 @@ async fn a_slow_miss_that_began_before_an_invalidation_is_never_served_after_it(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_hundred_slow_misses_never_bring_back_what_was_invalidated() {
+    for (wait, calls) in [(Duration::ZERO, 8), (Duration::from_secs(5), 1)] {
+        slow_misses(wait, calls).await;
+    }
+}
+
+/// Eight misses at a time wait so long for each other, and so many of them go to the handler.
+async fn slow_misses(wait: Duration, forwarded: usize) {
     let (version, origin) = database();
-    let cache = Arc::new(Cache::new(&origin, everywhere(ttl(60))));
+    let cache = Cache::new(&origin, everywhere(ttl(60))).with(|layer| layer.collapse_wait(wait));
+    let cache = Arc::new(cache);
     for round in 0..100 {
         let uri = format!("/{round}");
         let hold = origin.hold();
@@ -394,7 +403,7 @@ async fn a_hundred_slow_misses_never_bring_back_what_was_invalidated() {
                 tokio::spawn(async move { cache.get(&uri).await })
             })
             .collect();
-        while origin.made() < calls + misses.len() {
+        while origin.made() < calls + forwarded {
             tokio::task::yield_now().await;
         }
         let new = version.fetch_add(1, Ordering::SeqCst) + 1;
@@ -406,9 +415,11 @@ async fn a_hundred_slow_misses_never_bring_back_what_was_invalidated() {
         assert_eq!(invalidated.unwrap(), Invalidated::Applied);
         drop(hold);
         for miss in misses {
-            assert_eq!(
-                miss.await.unwrap().text(),
-                (new - 1).to_string(),
+            let answer = miss.await.unwrap();
+            // What came to share an answer may have come after the invalidation.
+            let is_late = forwarded == 1 && answer.text() == new.to_string();
+            assert!(
+                answer.text() == (new - 1).to_string() || is_late,
                 "its own old answer"
             );
         }
@@ -420,7 +431,9 @@ async fn a_hundred_slow_misses_never_bring_back_what_was_invalidated() {
             );
         }
     }
-    assert!(cache.handle().stats().route("/{*path}").unwrap().refusals["invalidated"] >= 800);
+    let stats = cache.handle().stats();
+    let refusals = &stats.route("/{*path}").unwrap().refusals;
+    assert!(refusals["invalidated"] >= 100 * u64::try_from(forwarded).unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

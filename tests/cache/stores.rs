@@ -94,7 +94,7 @@ async fn an_answer_says_that_the_store_failed() {
 async fn nobody_waits_for_a_store_to_keep_or_drop_a_response() {
     let fields = [("cache-control", "max-age=60"), ("etag", "\"v\"")];
     let (store, origin) = (Double::new(), Origin::counting(&fields));
-    let cache = over(&store, &origin);
+    let cache = over(&store, &origin).with(|layer| layer.collapse_wait(Duration::ZERO));
     store.break_down(Operation::Put, Fault::Hangs);
     store.break_down(Operation::Remove, Fault::Hangs);
     for calls in 1..4 {

@@ -256,6 +256,34 @@ async fn events_arrive_as_they_are_sent() {
 }
 
 #[tokio::test]
+async fn of_the_streams_of_one_connection_half_may_be_reset() {
+    const STREAMS: usize = 250;
+    let words = || (0..64).map(|_| Ok(Frame::data(Bytes::from_static(b"sixteen letters."))));
+    let origin = Origin::new(move |_| response(&[], "").map(|_| stream(words())));
+    let server = Server::hyper(&origin).await;
+    let client = client(Version::HTTP_2);
+    server.ask(&client, Method::GET, "/other", &[]).await;
+    let hold = origin.hold();
+    let uri = format!("http://{}/a", server.address);
+    let mut asking: Vec<_> = (0..STREAMS)
+        .map(|_| tokio::spawn(client.request(crate::support::get(&uri))))
+        .collect();
+    while origin.made() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let staying = asking.split_off(STREAMS / 2);
+    asking.into_iter().for_each(|each| each.abort());
+    settle().await;
+    drop(hold);
+    for each in staying {
+        let answer = tokio::time::timeout(Duration::from_secs(60), each).await;
+        let response = answer.expect("nobody is lost").expect("no panic");
+        let answer = Answer::read(response.expect("C9: it answers")).await;
+        assert_eq!(answer.body.len(), 64 * 16, "C9");
+    }
+}
+
+#[tokio::test]
 async fn a_websocket_passes_untouched() {
     let echo = on_get(|upgrade: WebSocketUpgrade| async {
         upgrade.on_upgrade(|mut socket| async move {

@@ -45,11 +45,9 @@ impl Sample {
     }
 
     /// Adds a field to the request.
-    pub(crate) fn asked_with(mut self, name: &'static str, value: &'static str) -> Self {
-        self.request.append(
-            HeaderName::from_static(name),
-            HeaderValue::from_static(value),
-        );
+    pub(crate) fn asked_with(mut self, name: &'static str, value: &str) -> Self {
+        self.request
+            .append(HeaderName::from_static(name), field_value(value.as_bytes()));
         self
     }
 

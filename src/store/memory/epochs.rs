@@ -120,24 +120,23 @@ impl Epochs {
     /// Lets a response stand under `stamp`, if all its epochs are current.
     pub(super) fn admit(self: &Arc<Self>, stamp: &Stamp) -> Option<Standing> {
         let mut ledger = self.ledger.lock();
-        self.all_current(&ledger, stamp).then(|| Standing {
+        self.confirms(&ledger, stamp).then(|| Standing {
             spans: stamp.iter().map(|(scope, _)| ledger.enter(scope)).collect(),
             epochs: Arc::clone(self),
         })
     }
 
-    /// Whether all epochs of a stamp are current.
+    /// Whether all epochs of `stamp` are current.
     pub(super) fn are_current(&self, stamp: &Stamp) -> bool {
-        self.all_current(&self.ledger.lock(), stamp)
+        self.confirms(&self.ledger.lock(), stamp)
     }
 
-    fn all_current(&self, ledger: &Ledger, stamp: &Stamp) -> bool {
+    fn confirms(&self, ledger: &Ledger, stamp: &Stamp) -> bool {
         // Only an epoch that was not captured here is ahead.
         let latest = self.moment.load(Ordering::Relaxed);
-        let is_current = |(scope, epoch): (Scope, Epoch)| {
-            epoch.value() <= latest && ledger.is_current(scope, epoch)
-        };
-        stamp.iter().all(is_current)
+        stamp
+            .iter()
+            .all(|(scope, epoch)| epoch.value() <= latest && ledger.is_current(scope, epoch))
     }
 }
 

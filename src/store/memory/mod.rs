@@ -408,9 +408,9 @@ mod tests {
         let desk = Desk::new(1 << 20);
         let variants: Vec<_> = (0..33)
             .map(|n| {
-                let value: &'static str = format!("{n}").leak();
+                let value = n.to_string();
                 desk.sample("/")
-                    .asked_with("x-n", value)
+                    .asked_with("x-n", &value)
                     .field("vary", b"x-n")
                     .body(value)
             })

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::{Address, Breaker, BreakerPolicy, Connection, Server};
+use super::connection::{Address, Breaker, BreakerPolicy, Lanes, Server};
 use super::{Mirroring, RedisStore};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
@@ -20,6 +20,7 @@ pub struct RedisStoreBuilder {
     /// Not shown by `Debug`: it may hold a password.
     url: String,
     connect_timeout: Duration,
+    check_interval: Duration,
     limits: Limits,
     breaker: BreakerPolicy,
     mirroring: Mirroring,
@@ -41,6 +42,7 @@ impl RedisStoreBuilder {
         Self {
             url: url.to_owned(),
             connect_timeout: Duration::from_millis(500),
+            check_interval: Duration::from_secs(5),
             limits: Limits {
                 read: Duration::from_millis(100),
                 capture: Duration::from_millis(50),
@@ -56,6 +58,14 @@ impl RedisStoreBuilder {
     /// Gives up an attempt to connect after this time; 500 ms by default.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
+        self
+    }
+
+    /// Makes sure every so often that a server still answers on which nothing fails; 5 s by default.
+    ///
+    /// So a server that went away is known before the first request of the morning waits for it.
+    pub fn check_interval(mut self, interval: Duration) -> Self {
+        self.check_interval = interval;
         self
     }
 
@@ -131,8 +141,8 @@ impl RedisStoreBuilder {
     /// When an option is wrong, when the server does not answer in time, and when it refuses.
     pub async fn connect(self) -> Result<RedisStore, Error> {
         let server = self.server()?;
-        let data = Connection::open(Arc::clone(&server)).await?;
-        Ok(RedisStore::new(server, data, self.limits, self.mirroring))
+        let lanes = Lanes::open(Arc::clone(&server)).await?;
+        Ok(RedisStore::new(server, lanes, self.limits, self.mirroring))
     }
 
     /// Starts without a connection and connects in the background, trying until it succeeds.
@@ -144,8 +154,8 @@ impl RedisStoreBuilder {
     /// When an option is wrong, and outside a Tokio runtime.
     pub fn connect_lazily(self) -> Result<RedisStore, Error> {
         let server = self.server()?;
-        let data = Connection::open_lazily(Arc::clone(&server))?;
-        Ok(RedisStore::new(server, data, self.limits, self.mirroring))
+        let lanes = Lanes::open_lazily(Arc::clone(&server))?;
+        Ok(RedisStore::new(server, lanes, self.limits, self.mirroring))
     }
 
     fn server(&self) -> Result<Arc<Server>, Error> {
@@ -153,6 +163,7 @@ impl RedisStoreBuilder {
         let address = Address::parse(&self.url)?;
         for (name, time) in [
             ("connect_timeout", self.connect_timeout),
+            ("check_interval", self.check_interval),
             ("read_timeout", self.limits.read),
             ("capture_timeout", self.limits.capture),
             ("write_timeout", self.limits.write),
@@ -167,6 +178,7 @@ impl RedisStoreBuilder {
         Ok(Arc::new(Server {
             address,
             connect_timeout: self.connect_timeout,
+            check_interval: self.check_interval,
             breaker: Breaker::new(self.breaker),
             clock: Clock::system(),
         }))
@@ -177,6 +189,7 @@ impl fmt::Debug for RedisStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStoreBuilder")
             .field("connect_timeout", &self.connect_timeout)
+            .field("check_interval", &self.check_interval)
             .field("limits", &self.limits)
             .field("breaker", &self.breaker)
             .field("mirroring", &self.mirroring)

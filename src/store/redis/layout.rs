@@ -6,6 +6,7 @@
 //! | `hc1:<namespace>:y:{b<bucket>}<digest>` | what varies under a primary key |
 //! | `hc1:<namespace>:v:{b<bucket>}` | the epoch of all paths of a bucket |
 //! | `hc1:<namespace>:v:{n}`, `v:{r<digest>}`, `v:{t<digest>}` | the epoch of the namespace, a route, a tag |
+//! | `hc1:<namespace>:l:{b<bucket>}<digest>` | the lock of a fetch, by the digest of the response it is for |
 //! | `hc1:<namespace>:m:{t<digest>}` | the mark of a tag that was invalidated lately |
 //! | `hc1:<namespace>:i:{n}` | the life of the server that all this is of |
 //!
@@ -98,6 +99,11 @@ impl<'a> Place<'a> {
     /// Returns the name of a response.
     pub(super) fn entry(&self, digest: Digest) -> Name {
         self.name("e", digest)
+    }
+
+    /// Returns the name of the lock of a response's fetch.
+    pub(super) fn lock(&self, digest: Digest) -> Name {
+        self.name("l", digest)
     }
 
     fn name(&self, kind: &str, digest: Digest) -> Name {
@@ -281,6 +287,10 @@ mod tests {
             (
                 place.entry(place.primary()),
                 "e:{b12908}OLcfZMNkrbVDXlkJWlQW6A",
+            ),
+            (
+                place.lock(place.primary()),
+                "l:{b12908}OLcfZMNkrbVDXlkJWlQW6A",
             ),
             (
                 place.entry(place.digest(&response.variant)),

@@ -3,11 +3,13 @@
 //! [`RedisStore`] keeps one key for each response and one for each epoch ([`layout`]). There are no
 //! sets of keys to look after, no scripts, no transactions and no clocks to be compared: a response
 //! carries the epochs it was made under, and to invalidate is to delete an epoch ([`epochs`]). A
-//! hit takes one round trip ([`lookup`]), and so does an invalidation, whatever it reaches.
+//! hit takes one round trip ([`lookup`]), and so does an invalidation, whatever it reaches. Of
+//! several processes that miss the same, one fetches ([`claim`]).
 //!
 //! Nothing here waits for a server that is away ([`connection`]).
 
 mod builder;
+mod claim;
 mod connection;
 mod control;
 mod epochs;
@@ -26,18 +28,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use redis::Pipeline;
+use redis::{Cmd, Pipeline};
 use smallvec::SmallVec;
 
 use self::builder::Limits;
 pub use self::builder::RedisStoreBuilder;
-use self::connection::{Connection, Names, Server, get};
+use self::connection::{Lanes, Names, Replies, Server, get};
 pub use self::control::Mirroring;
 use self::control::{Control, Mirror};
 use self::epochs::Known;
 use self::layout::Place;
 use self::lookup::{Hints, Lookup};
-use super::{BoxFuture, Fill, Found, Kept, Store, Wanted};
+use super::{BoxFuture, Claim, Fill, Found, Kept, Store, StoreHealth, Wanted};
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Scope, Stamp};
@@ -50,7 +52,8 @@ use crate::key::Namespace;
 /// response would have. While the server is away, or does not answer, every method fails at once,
 /// and a task in the background brings the connection up again.
 ///
-/// Clones share the connection. It ends when the last of them is dropped, or with
+/// Clones share the connection, and a second one for responses of 64 KiB and more, lest short ones
+/// wait behind them. Both end when the last of them is dropped, or with
 /// [`close`](Store::close).
 ///
 /// The server wants `maxmemory` and a policy of `allkeys-lfu` or `allkeys-lru`; what it evicts
@@ -72,7 +75,7 @@ pub struct RedisStore(Arc<Shared>);
 
 /// What the clones of a store share.
 struct Shared {
-    data: Connection,
+    data: Lanes,
     server: Arc<Server>,
     /// Opened when it is first needed, which a store that is asked for responses alone never does.
     control: OnceLock<Option<Control>>,
@@ -100,7 +103,7 @@ impl RedisStore {
         RedisStoreBuilder::new(url)
     }
 
-    fn new(server: Arc<Server>, data: Connection, limits: Limits, mirroring: Mirroring) -> Self {
+    fn new(server: Arc<Server>, data: Lanes, limits: Limits, mirroring: Mirroring) -> Self {
         let clock = Clock::system();
         Self(Arc::new(Shared {
             data,
@@ -126,19 +129,9 @@ impl Store for RedisStore {
         wanted: Wanted<'a>,
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<Found, Error>> {
-        let Shared {
-            data,
-            limits,
-            hints,
-            ..
-        } = &*self.0;
         Box::pin(async move {
             let moment = self.0.moment();
-            let mut exchange = data.begin(limits.read)?;
-            incarnation::check(&mut exchange, wanted.namespace).await?;
-            Lookup::new(hints, exchange, wanted, scopes, self.0.mirror())
-                .run(moment)
-                .await
+            Lookup::begin(&self.0, wanted, scopes)?.run(moment).await
         })
     }
 
@@ -148,6 +141,15 @@ impl Store for RedisStore {
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<Captured, Error>> {
         Box::pin(self.0.capture(namespace, scopes))
+    }
+
+    fn claim<'a>(
+        &'a self,
+        wanted: Wanted<'a>,
+        scopes: &'a [Scope],
+        captured: Option<Captured>,
+    ) -> BoxFuture<'a, Result<(Captured, Claim), Error>> {
+        Box::pin(self.0.claim(wanted, scopes, captured))
     }
 
     fn put<'a>(&'a self, fill: Fill) -> BoxFuture<'a, Result<Kept, Error>> {
@@ -210,6 +212,10 @@ impl Store for RedisStore {
         })
     }
 
+    fn health(&self) -> StoreHealth {
+        self.0.data.health()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
             if let Some(Some(control)) = self.0.control.get() {
@@ -222,6 +228,17 @@ impl Store for RedisStore {
 
 impl Shared {
     async fn capture(&self, namespace: &Namespace, scopes: &[Scope]) -> Result<Captured, Error> {
+        let (captured, _) = self.capture_with(namespace, scopes, []).await?;
+        captured
+    }
+
+    /// Captures epochs, and sends other commands along, whose replies it returns.
+    async fn capture_with(
+        &self,
+        namespace: &Namespace,
+        scopes: &[Scope],
+        others: impl IntoIterator<Item = Cmd>,
+    ) -> Result<(Result<Captured, Error>, Replies), Error> {
         /// One in so many captures also renews epochs: no epoch in use ends, and few commands ask.
         const RENEWAL: u32 = 32;
         let moment = self.moment();
@@ -231,8 +248,9 @@ impl Shared {
             .is_multiple_of(RENEWAL);
         let mut exchange = self.data.begin(self.limits.capture)?;
         incarnation::check(&mut exchange, namespace).await?;
-        let stamp = epochs::ensure(&mut exchange, namespace, scopes, renew).await?;
-        Ok(Captured { stamp, moment })
+        let (stamp, replies) =
+            epochs::ensure(&mut exchange, namespace, scopes, renew, others).await?;
+        Ok((stamp.map(|stamp| Captured { stamp, moment }), replies))
     }
 
     /// Asks which epochs are current: on the control connection, which will tell when that changes,

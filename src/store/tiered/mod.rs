@@ -24,7 +24,10 @@ use std::time::{Duration, Instant};
 use self::away::Solitude;
 pub use self::away::WhenAway;
 use super::memory::{LONGEST, Resident};
-use super::{BoxFuture, Fill, Found, Kept, MemoryStore, Outcome, Store, Usage, Wanted};
+use super::{
+    BoxFuture, Claim, Fill, FillLock, Found, Kept, MemoryStore, Outcome, Store, StoreHealth, Usage,
+    Wanted,
+};
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Epoch, Scope, Stamp};
@@ -251,6 +254,29 @@ impl Store for TieredStore {
         Box::pin(self.capture_epochs(namespace, scopes))
     }
 
+    fn claim<'a>(
+        &'a self,
+        wanted: Wanted<'a>,
+        scopes: &'a [Scope],
+        captured: Option<Captured>,
+    ) -> BoxFuture<'a, Result<(Captured, Claim), Error>> {
+        Box::pin(async move {
+            // What this process captured for itself alone is nothing to others.
+            let own = captured.as_ref();
+            if own.is_none_or(|captured| !self.solitude.made(&captured.stamp))
+                && let Ok(claimed) = self.second.claim(wanted, scopes, captured.clone()).await
+            {
+                self.answered();
+                return Ok(claimed);
+            }
+            let captured = match captured {
+                Some(captured) => captured,
+                None => self.capture_epochs(wanted.namespace, scopes).await?,
+            };
+            Ok((captured, Claim::Granted(FillLock::none())))
+        })
+    }
+
     fn put<'a>(&'a self, fill: Fill) -> BoxFuture<'a, Result<Kept, Error>> {
         Box::pin(self.store(fill))
     }
@@ -303,6 +329,10 @@ impl Store for TieredStore {
 
     fn usage(&self) -> Usage {
         self.memory.usage()
+    }
+
+    fn health(&self) -> StoreHealth {
+        self.second.health()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

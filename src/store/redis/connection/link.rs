@@ -35,6 +35,7 @@ pub(super) struct Link {
     handle: MultiplexedConnection,
     trusted: Arc<Trusted>,
     driver: Pin<Box<dyn Future<Output = ()> + Send>>,
+    version: Option<String>,
 }
 
 impl Link {
@@ -73,9 +74,10 @@ impl Link {
         // A server that is loading its data, or wants a password, takes connections all the same.
         let ping = link.ping();
         let hung_up = || Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
-        link.drive(&AtomicUsize::new(0), ping)
-            .await
-            .unwrap_or_else(hung_up)?;
+        let alone = AtomicUsize::new(0);
+        link.drive(&alone, ping).await.unwrap_or_else(hung_up)?;
+        let version = link.ask_version();
+        link.version = link.drive(&alone, version).await.flatten();
         Ok(link)
     }
 
@@ -103,12 +105,18 @@ impl Link {
             handle,
             trusted: Arc::default(),
             driver: Box::pin(driver),
+            version: None,
         })
     }
 
     /// Returns a handle to send commands with.
     pub(super) fn handle(&self) -> MultiplexedConnection {
         self.handle.clone()
+    }
+
+    /// Returns what the server says it is, such as `Redis 7.2.4`, if it says so.
+    pub(super) fn version(&self) -> Option<String> {
+        self.version.clone()
     }
 
     /// Returns the namespaces that have been found trustworthy on it.
@@ -152,6 +160,18 @@ impl Link {
         async move { redis::cmd("PING").exec_async(&mut handle).await }
     }
 
+    fn ask_version(&self) -> impl Future<Output = Option<String>> + use<> {
+        let mut handle = self.handle();
+        async move {
+            let info: String = redis::cmd("INFO")
+                .arg("server")
+                .query_async(&mut handle)
+                .await
+                .ok()?;
+            version(&info)
+        }
+    }
+
     /// Ends the connection when all other handles are gone and their commands are answered.
     pub(super) async fn drain(self) {
         let Self { handle, driver, .. } = self;
@@ -166,6 +186,17 @@ impl fmt::Debug for Link {
     }
 }
 
+/// Finds name and version among what a server says of itself.
+fn version(info: &str) -> Option<String> {
+    // Valkey says both, the former for old clients.
+    [("Valkey", "valkey_version:"), ("Redis", "redis_version:")]
+        .into_iter()
+        .find_map(|(name, field)| {
+            let version = info.lines().find_map(|line| line.strip_prefix(field))?;
+            Some(format!("{name} {version}"))
+        })
+}
+
 /// Sends at once, and notices a peer that vanished without a word.
 fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
@@ -177,4 +208,19 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     socket.set_tcp_keepalive(&keepalive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_called_by_its_own_name() {
+        let redis = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n";
+        let valkey =
+            "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n";
+        assert_eq!(version(redis).as_deref(), Some("Redis 7.0.15"));
+        assert_eq!(version(valkey).as_deref(), Some("Valkey 8.0.1"));
+        assert_eq!(version("# Server\r\n"), None);
+    }
 }

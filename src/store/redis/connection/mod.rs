@@ -2,10 +2,12 @@
 //!
 //! The client's own `ConnectionManager` lets a command wait while it reconnects. A cache must not:
 //! here commands fail at once while the connection is down, and a task of the connection's own
-//! brings it up again ([`upkeep`]).
+//! brings it up again ([`upkeep`]). A store has two, for what is short and what is long ([`lanes`]).
 
 mod address;
 mod breaker;
+mod condition;
+mod lanes;
 mod link;
 mod names;
 mod reply;
@@ -28,6 +30,8 @@ use tokio::time::{timeout, timeout_at};
 
 pub(crate) use self::address::Address;
 pub(crate) use self::breaker::{Breaker, BreakerPolicy};
+use self::condition::Condition;
+pub(crate) use self::lanes::Lanes;
 use self::link::Link;
 pub(crate) use self::names::Names;
 use self::reply::Health;
@@ -37,12 +41,15 @@ use super::control::Tracker;
 use super::incarnation::Trusted;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
+use crate::store::StoreHealth;
 
 /// A server, as all connections to it know it.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) address: Address,
     pub(crate) connect_timeout: Duration,
+    /// How often a connection on which nothing fails is looked after.
+    pub(crate) check_interval: Duration,
     pub(crate) breaker: Breaker,
     pub(crate) clock: Clock,
 }
@@ -59,6 +66,7 @@ struct Shared {
     /// What listens on the connection, if anything does.
     tracker: Option<Arc<Tracker>>,
     state: ArcSwap<State>,
+    condition: Condition,
     stage: watch::Sender<Stage>,
     /// Wakes the task: the server did not answer, takes no writes, or is no longer needed.
     alarm: Notify,
@@ -117,14 +125,19 @@ impl Connection {
         link: Option<Link>,
     ) -> Result<Self, Error> {
         let runtime = runtime()?;
+        let condition = Condition::new(server.clock.now());
         let state = match &link {
-            Some(link) => State::up(link),
+            Some(link) => {
+                condition.connected(link.version());
+                State::up(link)
+            }
             None => State::Down("it has not been connected yet".to_owned()),
         };
         let shared = Arc::new(Shared {
             server,
             tracker,
             state: ArcSwap::from_pointee(state),
+            condition,
             stage: watch::Sender::new(Stage::Running),
             alarm: Notify::new(),
             read_only: AtomicBool::new(false),
@@ -159,6 +172,11 @@ impl Connection {
             }
             State::Down(reason) => Err(server.away(reason)),
         }
+    }
+
+    /// Returns how the connection is doing.
+    pub(crate) fn health(&self) -> StoreHealth {
+        self.shared.condition.health(&self.shared.server)
     }
 
     /// Ends the connection for good, once the commands under way are answered or out of time.
@@ -300,20 +318,22 @@ impl Shared {
         values: fn(&T) -> &[Value],
     ) -> Result<T, Error> {
         let address = &self.server.address;
-        match outcome {
+        let error = match outcome {
             Ok(Ok(received)) => {
                 self.answered(values(&received));
-                Ok(received)
+                return Ok(received);
             }
             Ok(Err(error)) => {
                 let message = format!("redis at {address} closed the connection");
-                Err(reply::failed(error, message))
+                reply::failed(error, message)
             }
             Err(_elapsed) => {
                 self.unanswered();
-                Err(self.late())
+                self.late()
             }
-        }
+        };
+        self.condition.failed(&error);
+        Err(error)
     }
 
     fn late(&self) -> Error {
@@ -324,7 +344,12 @@ impl Shared {
 
     fn answered(&self, replies: &[Value]) {
         let Server { breaker, clock, .. } = &*self.server;
-        match reply::health(replies) {
+        let refusal = reply::gravest_refusal(replies);
+        let health = refusal.map_or(Health::Well, |(health, error)| {
+            self.condition.failed(&error);
+            health
+        });
+        match health {
             Health::Well => breaker.succeeded(clock.now()),
             Health::ReadOnly => {
                 breaker.succeeded(clock.now());
@@ -365,6 +390,7 @@ mod tests {
         Server {
             address: Address::parse(url).unwrap(),
             connect_timeout: Duration::from_millis(500),
+            check_interval: Duration::from_secs(5),
             breaker: Breaker::new(BreakerPolicy::default()),
             clock: Clock::system(),
         }
@@ -481,6 +507,25 @@ mod tests {
             redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
             until_answered(&connection, Duration::from_millis(500)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hangs_while_nobody_asks_is_noticed() {
+        let redis = RedisServer::start();
+        let server = Server {
+            check_interval: Duration::from_millis(50),
+            ..server(&redis.url())
+        };
+        let connection = Connection::open(Arc::new(server)).await.unwrap();
+        redis.stop();
+        until(Duration::from_secs(3), || async {
+            !connection.health().connected
+        })
+        .await;
+        assert_fails_at_once(&connection).await;
+        redis.cont();
+        until_answered(&connection, Duration::from_secs(3)).await;
+        assert!(connection.health().connected);
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! The store against real servers.
 
+mod claims;
 mod commands;
 mod damage;
 mod faults;
@@ -78,17 +79,32 @@ impl Desk {
     }
 
     async fn look_up(&self, sample: &Sample) -> Result<Found, Error> {
-        let wanted = Wanted {
+        let scopes = sample.scopes();
+        self.store.lookup(self.wanted(sample), &scopes).await
+    }
+
+    fn wanted<'a>(&'a self, sample: &'a Sample) -> Wanted<'a> {
+        Wanted {
             namespace: &self.namespace,
             key: &sample.key,
             fields: &sample.request,
             clock: &self.clock,
-        };
-        self.store.lookup(wanted, &sample.scopes()).await
+        }
     }
 
     async fn outcome(&self, sample: &Sample) -> Outcome {
         self.look_up(sample).await.unwrap().outcome
+    }
+
+    async fn claim(
+        &self,
+        sample: &Sample,
+        captured: Option<Captured>,
+    ) -> Result<(Captured, Claim), Error> {
+        let scopes = sample.scopes();
+        self.store
+            .claim(self.wanted(sample), &scopes, captured)
+            .await
     }
 
     async fn body(&self, sample: &Sample) -> Option<Bytes> {
@@ -166,12 +182,37 @@ async fn a_response_without_vary_answers_what_no_variant_does() {
 }
 
 #[tokio::test]
+async fn where_no_variant_is_selected_those_that_are_current_are_offered() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let variant = |language| in_language(&desk, language).field("etag", b"\"of the origin\"");
+    let offered = async || match desk.outcome(&variant("fr")).await {
+        Outcome::OtherVariants(others) => {
+            let bodies = others.iter().map(|other| other.body().clone());
+            bodies.collect::<Vec<_>>()
+        }
+        outcome => panic!("{outcome:?}"),
+    };
+    for language in ["a", "b", "c", "d", "e"] {
+        desk.fill(&variant(language), &[desk.tag(language)]).await;
+    }
+    assert_eq!(offered().await, ["e", "d", "c", "b"]);
+    desk.invalidate(&[desk.tag("d")]).await.unwrap();
+    redis.command(&[b"SET", desk.entry(&variant("c")).as_bytes(), b"damaged"]);
+    assert_eq!(offered().await, ["e", "b"]);
+    desk.invalidate(&desk.sample("/hello").scopes()[2..])
+        .await
+        .unwrap();
+    assert!(offered().await.is_empty());
+}
+
+#[tokio::test]
 async fn of_33_variants_the_oldest_makes_way() {
     let redis = RedisServer::start();
     let desk = Desk::new(&redis).await;
     let variant = |n: usize| {
-        let value: &'static str = n.to_string().leak();
-        let sample = desk.sample("/").asked_with("x-n", value);
+        let value = n.to_string();
+        let sample = desk.sample("/").asked_with("x-n", &value);
         sample.field("vary", b"x-n").body(value)
     };
     for n in 0..33 {
@@ -210,6 +251,39 @@ async fn what_is_larger_than_the_limit_is_not_stored() {
         );
     }
     assert_eq!(desk.body(&fits).await.map(|body| body.len()), Some(3000));
+}
+
+#[tokio::test]
+async fn long_responses_have_a_connection_of_their_own() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let [short, long] = ["/short", "/long"].map(|path| desk.sample(path));
+    let long = long.body(vec![7; 1 << 20]);
+    // The connections by the commands that were last sent on them.
+    let commands = || {
+        let clients = redis.command(&["CLIENT", "LIST"]);
+        let clients = clients
+            .lines()
+            .filter(|client| !client.contains("cmd=client"));
+        let commands = clients.filter_map(|client| client.split_once(" cmd=")?.1.split(' ').next());
+        commands.map(str::to_owned).collect::<Vec<_>>()
+    };
+    desk.fill(&short, &[]).await;
+    assert_eq!(commands(), ["set"]);
+    // The first one opens the connection and does not wait for it.
+    desk.fill(&long, &[]).await;
+    while commands() != ["set", "info"] {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    desk.fill(&long, &[]).await;
+    assert_eq!(commands(), ["mget", "set"]);
+    desk.capture(&short.scopes()).await.unwrap();
+    assert_eq!(desk.body(&long).await.map(|body| body.len()), Some(1 << 20));
+    assert_eq!(commands(), ["get", "mget"]);
+    desk.fill(&long.clone().body("short"), &[]).await;
+    desk.invalidate(&[desk.tag("t")]).await.unwrap();
+    assert_eq!(desk.body(&long).await, Some("short".into()));
+    assert_eq!(commands(), ["mget", "mget"]);
 }
 
 #[tokio::test]

@@ -1,0 +1,101 @@
+//! A body of which something has been read before its reader came.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::flight::along::{BoxError, Source};
+
+/// A body behind what has been read of it, or what is stored of it.
+pub(super) struct Ahead {
+    read: VecDeque<Result<Frame<Bytes>, BoxError>>,
+    rest: Source,
+}
+
+impl Ahead {
+    pub(super) fn new(prefix: Option<Bytes>, rest: Source) -> Self {
+        let prefix = prefix.map(|prefix| Ok(Frame::data(prefix)));
+        Self {
+            read: prefix.into_iter().collect(),
+            rest,
+        }
+    }
+
+    /// Reads what is at hand, without waiting; returns whether that is all of the body.
+    pub(super) fn read(&mut self, cx: &mut Context<'_>) -> bool {
+        /// A body may yield empty frames for ever.
+        const MAX_FRAMES: usize = 64;
+
+        while self.read.len() < MAX_FRAMES && !self.rest.is_end_stream() {
+            match self.rest.as_mut().poll_frame(cx) {
+                Poll::Ready(Some(frame)) => {
+                    let failed = frame.is_err();
+                    self.read.push_back(frame);
+                    if failed {
+                        return false;
+                    }
+                }
+                Poll::Ready(None) => return true,
+                Poll::Pending => return false,
+            }
+        }
+        self.rest.is_end_stream()
+    }
+
+    /// Returns the whole body, of which nothing is left to read.
+    ///
+    /// It is a copy: the frames may be corners of large read buffers.
+    pub(super) fn into_whole(self) -> (Bytes, Option<HeaderMap>) {
+        let mut body = BytesMut::with_capacity(usize::try_from(self.length()).unwrap_or_default());
+        let mut trailers: Option<HeaderMap> = None;
+        for frame in self.read.into_iter().flatten() {
+            match frame.into_data() {
+                Ok(data) => body.extend_from_slice(&data),
+                Err(frame) => {
+                    let more = frame.into_trailers().unwrap_or_default();
+                    trailers.get_or_insert_default().extend(more);
+                }
+            }
+        }
+        (body.freeze(), trailers)
+    }
+
+    fn length(&self) -> u64 {
+        let data = self.read.iter().flatten().filter_map(Frame::data_ref);
+        data.map(|bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+            .fold(0, u64::saturating_add)
+    }
+}
+
+impl Body for Ahead {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.read.pop_front() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => self.rest.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (ahead, rest) = (self.length(), self.rest.size_hint());
+        let mut hint = SizeHint::new();
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(ahead));
+        }
+        hint.set_lower(rest.lower().saturating_add(ahead));
+        hint
+    }
+}

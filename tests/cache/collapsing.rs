@@ -1,0 +1,214 @@
+//! Which requests share a call of the handler, and which go to it themselves.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::{Response, StatusCode};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use http_body_util::channel::Channel;
+use tokio::task::{JoinHandle, yield_now};
+
+use crate::support::{Answer, Body, Broken, Cache, Origin, everywhere, get, response, ttl};
+
+/// Sends a request in a task of its own, up to where it waits.
+async fn sent(cache: &Cache, fields: &[(&str, &str)]) -> JoinHandle<Result<Answer, Broken>> {
+    let service = cache.service();
+    let request = crate::support::request(http::Method::GET, "/a", fields);
+    let task = tokio::spawn(async move {
+        let response = tower::ServiceExt::oneshot(service, request).await?;
+        Ok(Answer::read(response).await)
+    });
+    for _ in 0..8 {
+        yield_now().await;
+    }
+    task
+}
+
+async fn sent_times(count: usize, cache: &Cache) -> Vec<JoinHandle<Result<Answer, Broken>>> {
+    let mut tasks = Vec::new();
+    for _ in 0..count {
+        tasks.push(sent(cache, &[]).await);
+    }
+    tasks
+}
+
+async fn texts(tasks: Vec<JoinHandle<Result<Answer, Broken>>>) -> Vec<String> {
+    let answers = join_all(tasks).await;
+    let text =
+        |answer: Result<Result<Answer, Broken>, _>| answer.unwrap().unwrap().text().to_owned();
+    answers.into_iter().map(text).collect()
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_is_stored() {
+    let origin = Origin::counting(&[]);
+    let cache = Cache::new(&origin, everywhere(ttl(60)));
+    let hold = origin.hold();
+    sent(&cache, &[]).await.abort();
+    drop(hold);
+    while cache.handle().stats().stored() == 0 {
+        yield_now().await;
+    }
+    assert_eq!(cache.get("/a").await.text(), "1");
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_for_others_is_asked_for_by_each_at_once() {
+    for fields in [
+        &[("cache-control", "private")][..],
+        &[("set-cookie", "a=b")],
+        &[("vary", "*")],
+        &[("cache-control", "no-cache")],
+    ] {
+        let origin = Origin::counting(fields);
+        let cache = Cache::new(&origin, everywhere(ttl(60)));
+        let hold = origin.hold();
+        let tasks = sent_times(30, &cache).await;
+        assert_eq!(origin.calls(), 1, "{fields:?}");
+        drop(hold);
+        let mut all = texts(tasks).await;
+        all.sort_by_key(|text| text.parse::<u32>().unwrap());
+        all.dedup();
+        assert_eq!(all.len(), 30, "{fields:?}");
+
+        // The next ones do not wait to be told.
+        let hold = origin.hold();
+        let tasks = sent_times(5, &cache).await;
+        assert_eq!(origin.calls(), 35, "{fields:?}");
+        drop(hold);
+        texts(tasks).await;
+    }
+}
+
+#[tokio::test]
+async fn each_variant_is_asked_for_once() {
+    let origin = Origin::new(|call| {
+        let language = call.head.headers["accept-language"].to_str().unwrap();
+        response(&[("vary", "accept-language")], language.to_owned())
+    });
+    let cache = Cache::new(&origin, everywhere(ttl(60)));
+    let hold = origin.hold();
+    let mut tasks = Vec::new();
+    for n in 0..30 {
+        let language = ["de", "en", "fr"][n % 3];
+        tasks.push(sent(&cache, &[("accept-language", language)]).await);
+    }
+    assert_eq!(origin.calls(), 1);
+    drop(hold);
+    let all = texts(tasks).await;
+    for (n, text) in all.iter().enumerate() {
+        assert_eq!(text, ["de", "en", "fr"][n % 3]);
+    }
+    assert_eq!(origin.calls(), 3);
+}
+
+#[tokio::test]
+async fn a_write_does_not_let_later_reads_share_an_earlier_one() {
+    let origin = Origin::counting(&[]);
+    let cache = Cache::new(&origin, everywhere(ttl(60)));
+    let hold = origin.hold();
+    let early = sent(&cache, &[]).await;
+    origin.release();
+    let hold_again = {
+        cache.method("PUT", "/a").await;
+        drop(hold);
+        origin.hold()
+    };
+    let late = sent(&cache, &[]).await;
+    drop(hold_again);
+    assert_eq!(early.await.unwrap().unwrap().text(), "1");
+    assert_ne!(late.await.unwrap().unwrap().text(), "1");
+}
+
+#[tokio::test]
+async fn when_the_handler_fails_one_more_tries_and_then_each() {
+    let origin = Origin::counting(&[]);
+    let cache = Cache::new(&origin, everywhere(ttl(60)));
+    origin.dawdle(20);
+    origin.fail();
+    let tasks = sent_times(5, &cache).await;
+    for answer in join_all(tasks).await {
+        assert_eq!(answer.unwrap().unwrap_err(), Broken);
+    }
+    origin.recover();
+    assert_eq!(cache.get("/a").await.status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_hangs_holds_nobody_longer_than_the_limit() {
+    let origin = Origin::counting(&[]);
+    let cache = Cache::new(&origin, everywhere(ttl(60)))
+        .with(|layer| layer.collapse_wait(Duration::from_secs(2)));
+    origin.hang();
+    let hung = sent(&cache, &[]).await;
+    origin.recover();
+    let started = tokio::time::Instant::now();
+    let waited = sent(&cache, &[]).await.await.unwrap().unwrap();
+    assert_eq!(started.elapsed(), Duration::from_secs(2));
+    assert_eq!(waited.cache_status(), "fwd=uri-miss; stored; collapsed=?0");
+    assert!(!hung.is_finished());
+}
+
+#[tokio::test]
+async fn with_no_time_to_wait_nobody_does() {
+    let origin = Origin::counting(&[]);
+    let cache =
+        Cache::new(&origin, everywhere(ttl(60))).with(|layer| layer.collapse_wait(Duration::ZERO));
+    let hold = origin.hold();
+    let tasks = sent_times(3, &cache).await;
+    assert_eq!(origin.calls(), 3);
+    drop(hold);
+    texts(tasks).await;
+}
+
+/// Answers with bodies whose frames the test sends.
+fn streaming(channel: Channel<Bytes, Broken>) -> Origin {
+    let channel = parking_lot::Mutex::new(Some(channel));
+    Origin::new(move |_| {
+        let channel = channel.lock().take().expect("one call");
+        let (head, _) = response(&[], "").into_parts();
+        Response::from_parts(head, Body::new(channel))
+    })
+}
+
+async fn next<B>(body: &mut B) -> Option<Result<Bytes, B::Error>>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+{
+    let frame = body.frame().await?;
+    Some(frame.map(|frame| frame.into_data().unwrap_or_default()))
+}
+
+#[tokio::test]
+async fn all_read_along_while_the_body_is_made_and_one_that_stalls_harms_nobody() {
+    let (mut sender, channel) = Channel::<Bytes, Broken>::new(4);
+    let cache = Cache::new(&streaming(channel), everywhere(ttl(60)));
+    let _stalled = cache.send(get("/a")).await.unwrap();
+    let mut others: Vec<_> = Vec::new();
+    for _ in 0..3 {
+        others.push(cache.send(get("/a")).await.unwrap().into_body());
+    }
+    for part in ["one", "two"] {
+        sender.send(Frame::data(part.into())).await.unwrap();
+        for body in &mut others {
+            assert_eq!(next(body).await.unwrap().unwrap(), part);
+        }
+    }
+    // Who comes late begins at the beginning.
+    let late = cache.send(get("/a")).await.unwrap();
+    drop(sender);
+    for body in &mut others {
+        assert!(next(body).await.is_none());
+    }
+    assert_eq!(Answer::read(late).await.text(), "onetwo");
+    let hit = cache.get("/a").await;
+    assert_eq!(hit.text(), "onetwo");
+    assert!(
+        hit.cache_status().starts_with("hit"),
+        "{}",
+        hit.cache_status()
+    );
+}
