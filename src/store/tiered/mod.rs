@@ -266,6 +266,7 @@ impl Store for TieredStore {
             if own.is_none_or(|captured| !self.solitude.made(&captured.stamp))
                 && let Ok(claimed) = self.second.claim(wanted, scopes, captured.clone()).await
             {
+                self.answered();
                 return Ok(claimed);
             }
             let captured = match captured {

@@ -170,7 +170,7 @@ mod tests {
         {
             for (scope, epoch) in stamps.iter().flat_map(|stamp| stamp.iter()) {
                 let load = tracker.mirror.begin();
-                tracker.mirror.insert(load, scope, epoch);
+                tracker.mirror.insert(load, &namespace, scope, epoch);
                 tracker.mirror.renew(load);
             }
             assert!(stamps.iter().all(|stamp| tracker.mirror.confirms(stamp)));
