@@ -100,7 +100,10 @@ pub use extension::{CacheFor, NoStore, Tags};
 pub use handle::{CacheHandle, Target};
 pub use invalidation::Invalidated;
 pub use key::{InvalidNamespace, Namespace, PrimaryKey};
-pub use middleware::{CacheLayer, CacheService, ResponseBody, ResponseFuture};
+pub use middleware::{
+    CacheLayer, CacheService, KeyedByContent, RequestBody, ResponseBody, ResponseFuture,
+    UnreadContent,
+};
 pub use rules::{Policy, Rule, Rules, RulesBuilder, RulesError};
 #[cfg(feature = "memory")]
 pub use store::MemoryStore;

@@ -45,6 +45,17 @@ reasons! {
         EventStream = "event-stream",
         /// A GET or HEAD with content.
         RequestContent = "request-content",
+        /// Its content would be part of the key, and the layer reads none: see
+        /// [`CacheLayer::keyed_by_content`](crate::CacheLayer::keyed_by_content).
+        ContentUnread = "content-unread",
+        /// Its content, to be part of the key, is longer than the cap.
+        ContentTooLarge = "content-too-large",
+        /// Its content, to be part of the key, did not come to its end in time.
+        ContentTimeout = "content-timeout",
+        /// Its content, to be part of the key, failed, or is not as long as announced.
+        ContentIncomplete = "content-incomplete",
+        /// It has trailers behind the content that is part of the key.
+        RequestTrailers = "request-trailers",
         /// A field that reroutes requests, such as `X-Forwarded-Host`, is not part of the key.
         RoutingField = "routing-field",
         /// A precondition that only the origin can judge: `If-Match`, `If-Unmodified-Since`.

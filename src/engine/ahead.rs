@@ -25,6 +25,11 @@ impl Ahead {
         }
     }
 
+    /// Puts a frame, or the end, behind what has been read.
+    pub(super) fn push(&mut self, frame: Result<Frame<Bytes>, BoxError>) {
+        self.read.push_back(frame);
+    }
+
     /// Reads what is at hand, without waiting; returns whether that is all of the body.
     pub(super) fn read(&mut self, cx: &mut Context<'_>) -> bool {
         /// A body may yield empty frames for ever.

@@ -17,6 +17,7 @@ mod invalidation;
 mod methods;
 mod model;
 mod policy;
+mod queries;
 mod ranges;
 mod searches;
 mod status;

@@ -1,0 +1,172 @@
+//! Requests whose content is part of their key, and is read before the store is asked.
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::Request;
+use http_body::{Body as _, Frame};
+use tokio::runtime::Handle;
+use tokio::task::yield_now;
+use tokio::time::timeout;
+
+use super::admit::announced_length;
+use super::ahead::Ahead;
+use super::request::{Facts, Passage};
+use super::respond::Content;
+use super::{Engine, Exchange};
+use crate::flight::along::{BoxError, Source};
+use crate::key::{ContentKind, PrimaryKey};
+use crate::reason::Bypass;
+use crate::rules::Match;
+
+/// How long a request's content may take to arrive; the handler waits with the cache.
+const LONGEST_READ: Duration = Duration::from_secs(5);
+
+/// A request whose content is part of its key.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    engine: Arc<Engine>,
+    kind: ContentKind,
+    facts: Facts,
+}
+
+impl Reading {
+    pub(super) fn new(engine: &Arc<Engine>, kind: ContentKind, facts: Facts) -> Self {
+        Self {
+            engine: Arc::clone(engine),
+            kind,
+            facts,
+        }
+    }
+
+    /// Lets the request pass by unread.
+    pub(crate) fn unread<B>(&self, request: &Request<B>) -> Passage {
+        let matched = self.engine.options.rules.find(request.uri().path());
+        self.engine.pass(matched.as_ref(), Bypass::ContentUnread)
+    }
+
+    /// Reads the content and takes the request up, or lets it pass by if the content cannot be part
+    /// of a key. The handler is given the request that this returns: no byte of it is lost.
+    ///
+    /// Dropped in the middle, it leaves nothing behind.
+    pub(crate) async fn read(
+        self,
+        request: Request<Source>,
+    ) -> (Request<Content>, Result<Exchange, Passage>) {
+        let (head, body) = request.into_parts();
+        let announced = announced_length(&head.headers);
+        let mut content = Arriving::new(body);
+        let read = content.read(announced, self.engine.options.max_content);
+        let (body, content) = match read.await {
+            Ok(content) => (content.clone().into(), Ok(content)),
+            Err(reason) => (content.into_rest(), Err(reason)),
+        };
+        let request = Request::from_parts(head, body);
+        let matched = self.engine.options.rules.find(request.uri().path());
+        let exchange = content
+            .and_then(|content| self.take_up(&request, matched.as_ref(), &content))
+            .map_err(|reason| self.engine.pass(matched.as_ref(), reason));
+        (request, exchange)
+    }
+
+    fn take_up(
+        &self,
+        request: &Request<Content>,
+        matched: Option<&Match<'_, '_>>,
+        content: &[u8],
+    ) -> Result<Exchange, Bypass> {
+        let engine = &self.engine;
+        let mut key = PrimaryKey::with_content(
+            &engine.options.namespace,
+            engine.key_spec(matched.map(|matched| &**matched.route)),
+            self.kind,
+            request.uri(),
+            request.headers(),
+            content,
+        )?;
+        let exact = engine.searches.widen(&mut key);
+        let (facts, now) = (self.facts.clone(), engine.options.clock.now());
+        let mut exchange = Exchange::new(engine, request, matched, facts, key, now, None);
+        exchange.exact = exact;
+        Ok(exchange)
+    }
+}
+
+/// The content of a request as far as it has come.
+struct Arriving {
+    data: BytesMut,
+    /// What came behind the data, if it was not simply the end.
+    last: Option<Result<Frame<Bytes>, BoxError>>,
+    rest: Source,
+}
+
+impl Arriving {
+    fn new(body: Source) -> Self {
+        Self {
+            data: BytesMut::new(),
+            last: None,
+            rest: body,
+        }
+    }
+
+    /// Returns the whole content, if it is at most so long, as long as announced, and in time.
+    async fn read(&mut self, announced: Option<u64>, most: u64) -> Result<Bytes, Bypass> {
+        if announced.unwrap_or_default() > most {
+            return Err(Bypass::ContentTooLarge);
+        }
+        let read = within(LONGEST_READ, self.read_data(most)).await;
+        read.ok_or(Bypass::ContentTimeout)??;
+        if announced.is_some_and(|announced| announced != self.length()) {
+            return Err(Bypass::ContentIncomplete);
+        }
+        Ok(std::mem::take(&mut self.data).freeze())
+    }
+
+    async fn read_data(&mut self, most: u64) -> Result<(), Bypass> {
+        while !self.rest.is_end_stream() {
+            let frame = match poll_fn(|cx| self.rest.as_mut().poll_frame(cx)).await {
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => {
+                    self.last = Some(Err(error));
+                    return Err(Bypass::ContentIncomplete);
+                }
+                None => break,
+            };
+            match frame.into_data() {
+                // There may be no end of these, and all of them ready.
+                Ok(data) if data.is_empty() => yield_now().await,
+                Ok(data) => self.data.extend_from_slice(&data),
+                Err(trailers) => {
+                    self.last = Some(Ok(trailers));
+                    return Err(Bypass::RequestTrailers);
+                }
+            }
+            if self.length() > most {
+                return Err(Bypass::ContentTooLarge);
+            }
+        }
+        Ok(())
+    }
+
+    fn length(&self) -> u64 {
+        u64::try_from(self.data.len()).unwrap_or(u64::MAX)
+    }
+
+    /// Returns the content as it came, what has been read before the rest.
+    fn into_rest(self) -> Content {
+        let read = (!self.data.is_empty()).then(|| self.data.freeze());
+        let mut ahead = Ahead::new(read, self.rest);
+        self.last.into_iter().for_each(|frame| ahead.push(frame));
+        Content::arriving(Box::pin(ahead))
+    }
+}
+
+/// Waits for so long, or outside a runtime, where there are no timers, as long as it takes.
+async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    match Handle::try_current() {
+        Ok(_) => timeout(limit, future).await.ok(),
+        Err(_) => Some(future.await),
+    }
+}
