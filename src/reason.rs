@@ -39,7 +39,7 @@ reasons! {
         Method = "method",
         /// The connection is to be upgraded, to a WebSocket for instance.
         Upgrade = "upgrade",
-        /// It is a gRPC call.
+        /// It is a gRPC call, by no rule a safe one of one message.
         Grpc = "grpc",
         /// The client asked for server-sent events.
         EventStream = "event-stream",
@@ -138,6 +138,8 @@ reasons! {
         Partial = "partial",
         /// It is a stream of events.
         EventStream = "event-stream",
+        /// It answers a gRPC call with anything but one message and `grpc-status: 0` behind it.
+        Grpc = "grpc",
         /// The body is larger than the cap.
         BodyTooLarge = "body-too-large",
         /// The header fields are larger than the cap.

@@ -29,7 +29,7 @@ mod searches;
 mod tasks;
 mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use self::collapse::Flights;
@@ -67,6 +67,8 @@ pub(crate) struct Engine {
     flights: Arc<Flights>,
     refreshes: Arc<Refreshes>,
     searches: Searches,
+    /// Done when it has been told that a rule needs a layer that reads content.
+    unread: Once,
     /// The scope of the whole namespace, which every stamp holds.
     everything: Scope,
     /// What enters the key of a request without a rule.
@@ -135,6 +137,7 @@ impl Engine {
             flights: Flights::new(collapse::limits(options.collapse_wait)),
             refreshes: Arc::default(),
             searches: Searches::default(),
+            unread: Once::new(),
             options,
             store,
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::Request;
+use http::{Method, Request};
 use http_body::{Body as _, Frame};
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
@@ -20,9 +20,14 @@ use crate::flight::along::{BoxError, Source};
 use crate::key::{ContentKind, PrimaryKey};
 use crate::reason::Bypass;
 use crate::rules::Match;
+use crate::semantics::grpc;
 
 /// How long a request's content may take to arrive; the handler waits with the cache.
 const LONGEST_READ: Duration = Duration::from_secs(5);
+
+/// How long a gRPC call may pause before its message, and before its end. Clients send a single
+/// message and the end at once; the messages of a stream must not wait here.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// A request whose content is part of its key.
 #[derive(Debug)]
@@ -43,6 +48,13 @@ impl Reading {
 
     /// Lets the request pass by unread.
     pub(crate) fn unread<B>(&self, request: &Request<B>) -> Passage {
+        if self.facts.is_grpc_unary() {
+            self.engine.unread.call_once(|| {
+                tracing::warn!(
+                    "a rule with `grpc_unary` is of no use to a layer that is not `keyed_by_content`"
+                );
+            });
+        }
         let matched = self.engine.options.rules.find(request.uri().path());
         self.engine.pass(matched.as_ref(), Bypass::ContentUnread)
     }
@@ -58,7 +70,7 @@ impl Reading {
         let (head, body) = request.into_parts();
         let announced = announced_length(&head.headers);
         let mut content = Arriving::new(body);
-        let read = content.read(announced, self.engine.options.max_content);
+        let read = content.read(self.kind, announced, self.engine.options.max_content);
         let (body, content) = match read.await {
             Ok(content) => (content.clone().into(), Ok(content)),
             Err(reason) => (content.into_rest(), Err(reason)),
@@ -88,8 +100,11 @@ impl Reading {
         )?;
         let exact = engine.searches.widen(&mut key);
         let (facts, now) = (self.facts.clone(), engine.options.clock.now());
-        let mut exchange = Exchange::new(engine, request, matched, facts, key, now, None);
+        let found = engine.glance(&key, request.headers());
+        let mut exchange = Exchange::new(engine, request, matched, facts, key, now, found);
         exchange.exact = exact;
+        // To the law that is what a call is that its rule calls safe.
+        exchange.method = Method::QUERY;
         Ok(exchange)
     }
 }
@@ -112,11 +127,16 @@ impl Arriving {
     }
 
     /// Returns the whole content, if it is at most so long, as long as announced, and in time.
-    async fn read(&mut self, announced: Option<u64>, most: u64) -> Result<Bytes, Bypass> {
+    async fn read(
+        &mut self,
+        kind: ContentKind,
+        announced: Option<u64>,
+        most: u64,
+    ) -> Result<Bytes, Bypass> {
         if announced.unwrap_or_default() > most {
             return Err(Bypass::ContentTooLarge);
         }
-        let read = within(LONGEST_READ, self.read_data(most)).await;
+        let read = within(LONGEST_READ, self.read_data(kind, most)).await;
         read.ok_or(Bypass::ContentTimeout)??;
         if announced.is_some_and(|announced| announced != self.length()) {
             return Err(Bypass::ContentIncomplete);
@@ -124,9 +144,9 @@ impl Arriving {
         Ok(std::mem::take(&mut self.data).freeze())
     }
 
-    async fn read_data(&mut self, most: u64) -> Result<(), Bypass> {
+    async fn read_data(&mut self, kind: ContentKind, most: u64) -> Result<(), Bypass> {
         while !self.rest.is_end_stream() {
-            let frame = match poll_fn(|cx| self.rest.as_mut().poll_frame(cx)).await {
+            let frame = match self.next_frame(kind).await? {
                 Some(Ok(frame)) => frame,
                 Some(Err(error)) => {
                     self.last = Some(Err(error));
@@ -143,11 +163,38 @@ impl Arriving {
                     return Err(Bypass::RequestTrailers);
                 }
             }
-            if self.length() > most {
-                return Err(Bypass::ContentTooLarge);
+            let length = self.length();
+            match self.expected(kind) {
+                Some(expected) if length > expected => return Err(Bypass::Grpc),
+                expected if expected.unwrap_or(length) > most => {
+                    return Err(Bypass::ContentTooLarge);
+                }
+                _ => {}
             }
         }
-        Ok(())
+        let whole = kind == ContentKind::Query || grpc::is_one_message(&self.data);
+        whole.then_some(()).ok_or(Bypass::Grpc)
+    }
+
+    async fn next_frame(
+        &mut self,
+        kind: ContentKind,
+    ) -> Result<Option<Result<Frame<Bytes>, BoxError>>, Bypass> {
+        let expected = self.expected(kind).unwrap_or_default();
+        let may_pause = kind == ContentKind::Query || self.length() != expected;
+        let frame = poll_fn(|cx| self.rest.as_mut().poll_frame(cx));
+        match may_pause {
+            true => Ok(frame.await),
+            false => within(LONGEST_PAUSE, frame).await.ok_or(Bypass::Grpc),
+        }
+    }
+
+    /// Returns how long the content must be, by its own word.
+    fn expected(&self, kind: ContentKind) -> Option<u64> {
+        match kind {
+            ContentKind::Query => None,
+            ContentKind::GrpcUnary => grpc::message_end(&self.data),
+        }
     }
 
     fn length(&self) -> u64 {

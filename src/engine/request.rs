@@ -15,6 +15,7 @@ use crate::reason::Bypass;
 use crate::rules::{Lifetime, Match, Policy, Route};
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::cache_status::Fwd;
+use crate::semantics::grpc;
 use crate::semantics::invalidation::is_safe;
 use crate::store::{Found, Outcome};
 
@@ -107,11 +108,14 @@ impl Engine {
         let route = matched.map(|matched| &**matched.route);
         let policy = self.policy(route);
         let spec = self.key_spec(route);
-        let facts = Facts::of(request, spec, policy);
+        let mut facts = Facts::of(request, spec, policy);
+        if route.is_some_and(|route| route.rule.grpc_unary) {
+            facts.take_for_unary(method);
+        }
         facts.refuse_tunnels(method, || {
             matched.is_some() || self.options.rules.knows_write(request.uri().path())
         })?;
-        if !is_safe(method) {
+        if !is_safe(method) && facts.keyed.is_none() {
             let read = self.read_by_post(request, matched, facts, policy, spec);
             return Ok(Reception::Write(Box::new(Write::new(self, request, read))));
         }
@@ -242,10 +246,24 @@ impl Facts {
             "accept" => self.event_stream |= lists(line, b"text/event-stream"),
             "content-length" => self.content |= !lists(line, b"0"),
             "transfer-encoding" => self.content = true,
-            "content-type" => self.grpc |= is_grpc(line),
+            "content-type" => self.grpc |= grpc::is_grpc(line),
             _ if is_routing(name) => self.routing |= !spec.covers_field(name),
             _ => {}
         }
+    }
+
+    /// Takes a gRPC call for a safe one, as its rule says. What HTTP would read in its metadata is
+    /// not meant so: its clients know no 304 and no 206.
+    fn take_for_unary(&mut self, method: &Method) {
+        if self.grpc && *method == Method::POST {
+            self.keyed = Some(ContentKind::GrpcUnary);
+            (self.conditional, self.precondition) = (false, false);
+            (self.range, self.event_stream) = (false, false);
+        }
+    }
+
+    pub(super) fn is_grpc_unary(&self) -> bool {
+        self.keyed == Some(ContentKind::GrpcUnary)
     }
 
     /// Forgets what has been taken out of the request's fields, and what its sender asked of caches.
@@ -326,12 +344,6 @@ fn lists(line: &[u8], wanted: &[u8]) -> bool {
         value.eq_ignore_ascii_case(wanted)
     };
     line.len() >= wanted.len() && line.split(|byte| *byte == b',').any(is_wanted)
-}
-
-fn is_grpc(content_type: &[u8]) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
-    let essence = content_type.get(..GRPC.len());
-    essence.is_some_and(|essence| essence.eq_ignore_ascii_case(GRPC))
 }
 
 impl From<NoKey> for Bypass {

@@ -189,13 +189,23 @@ enum Class {
 pub(crate) enum ContentKind {
     /// QUERY (RFC 10008).
     Query,
+    /// A safe gRPC call of one message, with one result.
+    GrpcUnary,
 }
 
 impl ContentKind {
-    /// The fields without which the content means nothing.
+    /// The fields without which the content means nothing, or another answer may come.
     fn metadata(self) -> &'static [HeaderName] {
+        static QUERY: [HeaderName; 3] = [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE];
+        static GRPC: [HeaderName; 3] = [
+            CONTENT_TYPE,
+            HeaderName::from_static("grpc-encoding"),
+            HeaderName::from_static("grpc-accept-encoding"),
+        ];
+
         match self {
-            Self::Query => &[CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE],
+            Self::Query => &QUERY,
+            Self::GrpcUnary => &GRPC,
         }
     }
 }
@@ -212,6 +222,7 @@ impl Class {
         match self {
             Self::Get => b"G",
             Self::Content(ContentKind::Query) => b"Q",
+            Self::Content(ContentKind::GrpcUnary) => b"R",
         }
     }
 }
@@ -438,6 +449,8 @@ mod tests {
     fn content_and_what_it_means_tell_requests_apart() {
         let query =
             |lines, content: &str| keyed(ContentKind::Query, "/", lines, content.as_bytes());
+        let unary =
+            |lines, content: &str| keyed(ContentKind::GrpcUnary, "/", lines, content.as_bytes());
         let keys = [
             plain("/"),
             query(&[], ""),
@@ -449,6 +462,10 @@ mod tests {
             query(&[("content-language", "a")], ""),
             query(&[("content-language", "a"), ("content-language", "")], ""),
             query(&[("content-type", "a"), ("content-encoding", "a")], ""),
+            unary(&[], "a"),
+            unary(&[("content-type", "a")], "a"),
+            unary(&[("grpc-encoding", "a")], "a"),
+            unary(&[("grpc-accept-encoding", "a")], "a"),
         ];
         for (i, one) in keys.iter().enumerate() {
             for other in keys.iter().skip(i + 1) {
@@ -456,6 +473,7 @@ mod tests {
             }
         }
         assert_eq!(query(&[("accept", "a")], "a"), query(&[], "a"));
+        assert_eq!(unary(&[("grpc-timeout", "1S")], "a"), unary(&[], "a"));
         let long = "a".repeat(1 << 20);
         assert_ne!(query(&[], &long), query(&[], &long[1..]));
     }

@@ -78,7 +78,8 @@ impl CacheLayer {
         }
     }
 
-    /// Also caches requests whose content is part of what they ask for: QUERY (RFC 10008).
+    /// Also caches requests whose content is part of what they ask for: QUERY (RFC 10008), and the
+    /// gRPC calls that a rule calls [safe](crate::Rule::grpc_unary).
     ///
     /// Their content is read before the store is asked, and `wrap` makes a request body for the
     /// inner service of the [`RequestBody`](crate::RequestBody) that holds it. So the layer, and with it the service, is
@@ -88,7 +89,7 @@ impl CacheLayer {
     /// A request passes by, whole and uncached, if its content is longer than
     /// [`max_content`](CacheLayer::max_content), takes over 5 seconds to arrive, or fails.
     ///
-    /// Default: no content is read, and QUERY passes by.
+    /// Default: no content is read, and such requests pass by.
     ///
     /// # Examples
     ///

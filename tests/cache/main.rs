@@ -12,6 +12,7 @@ mod support;
 mod bodies;
 mod collapsing;
 mod flight;
+mod grpc;
 mod identity;
 mod invalidation;
 mod methods;
