@@ -372,6 +372,19 @@ mod tests {
                 key(&any_host, "http://a.example/", &[]).unwrap(),
                 "5929a07b79abf23b0e7cbd05e8ad24de",
             ),
+            (
+                keyed(ContentKind::Query, "/a?b", &[("content-type", "c")], b"d"),
+                "b624160eb50f5176795aca4d7a18eca3",
+            ),
+            (
+                keyed(
+                    ContentKind::GrpcUnary,
+                    "/a.B/C",
+                    &[("grpc-encoding", "d")],
+                    b"\0\0\0\0\0",
+                ),
+                "?",
+            ),
         ] {
             assert_eq!(hex(&key.fingerprint()), golden, "{key:?}");
         }

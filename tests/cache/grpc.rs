@@ -16,11 +16,11 @@ use http_body_util::Full;
 use parking_lot::Mutex;
 use prost::Message;
 use tonic::body::Body;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::NamedService;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
 use tower::{Layer, Service, ServiceExt};
 use tower_response_cache::{
     CacheHandle, CacheLayer, MemoryStore, RequestBody, Rule, Rules, RulesBuilder,
@@ -35,46 +35,7 @@ struct Number {
     value: u32,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Numbers;
-
-impl Codec for Numbers {
-    type Encode = Number;
-    type Decode = Number;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        *self
-    }
-
-    fn decoder(&mut self) -> Self {
-        *self
-    }
-}
-
-impl Encoder for Numbers {
-    type Item = Number;
-    type Error = Status;
-
-    fn encode(&mut self, number: Number, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        number
-            .encode(buffer)
-            .map_err(|error| Status::internal(error.to_string()))
-    }
-}
-
-impl Decoder for Numbers {
-    type Item = Number;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Number>, Status> {
-        let number = Number::decode(buffer);
-        number
-            .map(Some)
-            .map_err(|error| Status::internal(error.to_string()))
-    }
-}
+type Numbers = ProstCodec<Number, Number>;
 
 /// Counts its calls, and up to a number.
 #[derive(Clone, Default)]
@@ -119,7 +80,7 @@ impl Service<http::Request<Body>> for Counter {
         let echo = tower::service_fn(async |request: Request<Streaming<Number>>| {
             Ok::<_, Status>(Response::new(request.into_inner()))
         });
-        let mut grpc = tonic::server::Grpc::new(Numbers);
+        let mut grpc = tonic::server::Grpc::new(Numbers::default());
         Box::pin(async move {
             Ok(match request.uri().path() {
                 "/test.Counter/Count" => grpc.server_streaming(count, request).await,
@@ -185,7 +146,7 @@ impl Calls {
     ) -> Result<Response<Number>, Status> {
         self.client.ready().await.expect("it is ready");
         let path = PathAndQuery::from_static(path);
-        self.client.unary(request, path, Numbers).await
+        self.client.unary(request, path, Numbers::default()).await
     }
 
     /// Asks for the next number after this one.
@@ -202,7 +163,7 @@ impl Calls {
         let path = PathAndQuery::from_static("/test.Counter/Count");
         let answer = self
             .client
-            .server_streaming(number(last), path, Numbers)
+            .server_streaming(number(last), path, Numbers::default())
             .await;
         let mut numbers = answer.unwrap().into_inner();
         for value in 1..=last {
@@ -336,7 +297,7 @@ async fn calls_for_the_same_at_the_same_time_are_one_call() {
         client.ready().await.expect("it is ready");
         let path = PathAndQuery::from_static(NEXT);
         client
-            .unary(number(100), path, Numbers)
+            .unary(number(100), path, Numbers::default())
             .await
             .unwrap()
             .into_inner()
@@ -358,7 +319,9 @@ async fn streams_that_a_rule_takes_for_unary_calls_pass_through() {
     let sent = tokio_stream::wrappers::UnboundedReceiverStream::new(sent);
     calls.client.ready().await.expect("it is ready");
     let path = PathAndQuery::from_static("/test.Counter/Echo");
-    let echo = calls.client.streaming(Request::new(sent), path, Numbers);
+    let echo = calls
+        .client
+        .streaming(Request::new(sent), path, Numbers::default());
     let mut echo = echo.await.unwrap().into_inner();
     for value in 1..5 {
         // Only now the next one is sent.
