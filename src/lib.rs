@@ -4,7 +4,8 @@
 //! It answers GET and HEAD from memory or Redis with `ETag`, `Age` and `Cache-Status`, stores what
 //! it may on a miss with the lifetime of the route's [`Rule`], and invalidates routes, paths and
 //! tags when something is written. Without rules it is a plain HTTP cache that obeys the response's
-//! own fields (RFC 9111).
+//! own fields (RFC 9111). [Keyed by content](CacheLayer::keyed_by_content), it answers QUERY
+//! (RFC 10008) and safe gRPC calls too.
 //!
 //! ```
 //! # #[cfg(feature = "memory")]

@@ -383,7 +383,7 @@ mod tests {
                     &[("grpc-encoding", "d")],
                     b"\0\0\0\0\0",
                 ),
-                "?",
+                "ccf623c11cd45da5ae761db2f7c4c1c8",
             ),
         ] {
             assert_eq!(hex(&key.fingerprint()), golden, "{key:?}");

@@ -249,6 +249,7 @@ impl Rule {
     /// [`key_field`](Self::key_field) names, to which all belongs by which the handler tells callers
     /// apart; `grpc-timeout` is not. Stored is a result with `grpc-status: 0`, with its trailers.
     /// Hits have `age` and `cache-status` as further metadata, and neither conditions nor ranges.
+    /// [`stale_if_error`](Self::stale_if_error) knows the errors of HTTP, not those of gRPC.
     ///
     /// The calls invalidate nothing; others do by [`on_write`](super::RulesBuilder::on_write),
     /// whatever their `grpc-status`. A stream whose path matches passes through, with a delay of 20

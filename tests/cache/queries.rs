@@ -8,6 +8,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::stream::{self as streams, StreamExt};
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Frame;
@@ -345,6 +346,15 @@ async fn queries_for_the_same_at_the_same_time_are_one_call() {
     let both = futures_util::future::join_all(both).await;
     assert_eq!((both[0].text(), both[1].text()), ("1: x", "1: x"));
     assert_eq!(library.calls(), 1);
+}
+
+#[test]
+fn content_is_read_outside_a_runtime_too() {
+    let library = Library::new();
+    for way in ["fwd=uri-miss; stored", "hit; ttl=60"] {
+        let answer = library.query("x").now_or_never().unwrap();
+        assert_eq!(answer.cache_status(), way);
+    }
 }
 
 #[tokio::test]
