@@ -27,7 +27,7 @@ const LONGEST_READ: Duration = Duration::from_secs(5);
 
 /// How long a gRPC call may pause before its message, and before its end. Clients send a single
 /// message and the end at once; the messages of a stream must not wait here.
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(40);
 
 /// A request whose content is part of its key.
 #[derive(Debug)]
@@ -215,5 +215,122 @@ async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T
     match Handle::try_current() {
         Ok(_) => timeout(limit, future).await.ok(),
         Err(_) => Some(future.await),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream::{self, StreamExt};
+    use http::HeaderMap;
+    use http_body_util::StreamBody;
+    use proptest::prelude::*;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    type Frames = Vec<Result<Frame<Bytes>, BoxError>>;
+
+    const UNARY: ContentKind = ContentKind::GrpcUnary;
+
+    fn arriving(frames: Frames) -> Arriving {
+        Arriving::new(Box::pin(StreamBody::new(stream::iter(frames))))
+    }
+
+    /// Content that does not end.
+    fn hanging(pieces: &[&'static [u8]]) -> Arriving {
+        let frames = stream::iter(data(pieces)).chain(stream::pending());
+        Arriving::new(Box::pin(StreamBody::new(frames)))
+    }
+
+    fn data(pieces: &[&'static [u8]]) -> Frames {
+        let pieces = pieces.iter().copied().map(Bytes::from_static);
+        pieces.map(|piece| Ok(Frame::data(piece))).collect()
+    }
+
+    /// Reads content to its end: the data, and what came behind it.
+    async fn drain(mut content: Content) -> (Vec<u8>, Option<&'static str>) {
+        let mut read = Vec::new();
+        loop {
+            match poll_fn(|cx| content.poll_frame(cx)).await {
+                None => return (read, None),
+                Some(Err(_)) => return (read, Some("error")),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => read.extend_from_slice(&data),
+                    Err(_) => return (read, Some("trailers")),
+                },
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_pauses_where_no_unary_call_does_is_taken_for_a_stream() {
+        let message: &[u8] = b"\0\0\0\0\x01x";
+        for (pieces, reason, waited) in [
+            (&[][..], Bypass::Grpc, LONGEST_PAUSE),
+            (&[message], Bypass::Grpc, LONGEST_PAUSE),
+            (&[message, b""], Bypass::Grpc, LONGEST_PAUSE),
+            (&[message, message], Bypass::Grpc, Duration::ZERO),
+            (&[b"\0\0", b"\0"], Bypass::ContentTimeout, LONGEST_READ),
+            (&[b"\0\0\0\0\x02x"], Bypass::ContentTimeout, LONGEST_READ),
+            (&[b"\0\0\0\0\x7f"], Bypass::ContentTooLarge, Duration::ZERO),
+        ] {
+            let began = Instant::now();
+            let read = hanging(pieces).read(UNARY, None, 100).await;
+            assert_eq!(read, Err(reason), "{pieces:?}");
+            // Timers are as exact as milliseconds.
+            let late = began.elapsed().saturating_sub(waited);
+            assert!(
+                began.elapsed() >= waited && late < LONGEST_PAUSE,
+                "{pieces:?}"
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_in_vain_comes_before_the_rest() {
+        let mut content = hanging(&[b"on", b"", b"e"]);
+        let read = content.read(ContentKind::Query, None, 100).await;
+        assert_eq!(read, Err(Bypass::ContentTimeout));
+        let mut content = content.into_rest();
+        let frame = poll_fn(|cx| content.poll_frame(cx)).await;
+        assert_eq!(frame.unwrap().unwrap().into_data().unwrap(), "one");
+        let next = timeout(LONGEST_READ, poll_fn(|cx| content.poll_frame(cx)));
+        assert!(next.await.is_err(), "it goes on as it did");
+    }
+
+    fn frames() -> impl Strategy<Value = (Vec<Vec<u8>>, Option<&'static str>)> {
+        let pieces = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..10), 0..10);
+        (
+            pieces,
+            prop_oneof![Just(None), Just(Some("error")), Just(Some("trailers"))],
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn no_byte_is_lost_however_content_is_framed((pieces, last) in frames(), most in 0..60_u64) {
+            let whole = pieces.concat();
+            let pieces = pieces.into_iter().map(|piece| Ok(Frame::data(piece.into())));
+            let last_frame = last.map(|last| match last {
+                "error" => Err("error".into()),
+                _ => Ok(Frame::trailers(HeaderMap::new())),
+            });
+            let mut content = arriving(pieces.chain(last_frame).collect());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let (read, rest) = runtime.unwrap().block_on(async {
+                let read = content.read(ContentKind::Query, None, most).await;
+                (read, drain(content.into_rest()).await)
+            });
+            match read {
+                Ok(content) => {
+                    prop_assert!(last.is_none() && whole.len() as u64 <= most);
+                    prop_assert_eq!(content, whole);
+                }
+                Err(_) => {
+                    prop_assert!(last.is_some() || whole.len() as u64 > most);
+                    prop_assert_eq!(rest, (whole, last));
+                }
+            }
+        }
     }
 }

@@ -252,7 +252,7 @@ impl Rule {
     /// [`stale_if_error`](Self::stale_if_error) knows the errors of HTTP, not those of gRPC.
     ///
     /// The calls invalidate nothing; others do by [`on_write`](super::RulesBuilder::on_write),
-    /// whatever their `grpc-status`. A stream whose path matches passes through, with a delay of 20
+    /// whatever their `grpc-status`. A stream whose path matches passes through, with a delay of 40
     /// milliseconds at most where the client does not end its side after the first message.
     ///
     /// Default: gRPC calls are not cached, and count as writes where a pattern matches.
