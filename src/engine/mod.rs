@@ -14,6 +14,7 @@
 
 mod admit;
 mod ahead;
+mod claim;
 mod collapse;
 mod decide;
 mod exchange;
@@ -21,6 +22,7 @@ mod fill;
 mod forward;
 mod lookup;
 mod partial;
+mod patience;
 mod reading;
 mod refresh;
 mod request;
@@ -39,7 +41,6 @@ pub(crate) use self::fill::{LONGEST_FETCH, Recorder};
 pub(crate) use self::forward::{Arrived, Forward};
 pub(crate) use self::reading::Reading;
 use self::refresh::Refreshes;
-pub(crate) use self::refresh::Refreshing;
 pub(crate) use self::request::{Passage, Reception};
 pub(crate) use self::respond::Content;
 use self::searches::Searches;
@@ -135,7 +136,7 @@ impl Engine {
             journal: Arc::new(journal),
             tasks: Tasks::default(),
             flights: Flights::new(collapse::limits(options.collapse_wait)),
-            refreshes: Arc::default(),
+            refreshes: Refreshes::new(options.clock.clone()),
             searches: Searches::default(),
             unread: Once::new(),
             options,

@@ -1,20 +1,19 @@
 //! Requests whose content is part of their key, and is read before the store is asked.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request};
 use http_body::{Body as _, Frame};
-use tokio::runtime::Handle;
 use tokio::task::yield_now;
-use tokio::time::timeout;
 
 use super::admit::announced_length;
 use super::ahead::Ahead;
 use super::request::{Facts, Passage};
 use super::respond::Content;
+use super::tasks::within;
 use super::{Engine, Exchange};
 use crate::flight::along::{BoxError, Source};
 use crate::key::{ContentKind, PrimaryKey};
@@ -210,21 +209,13 @@ impl Arriving {
     }
 }
 
-/// Waits for so long, or outside a runtime, where there are no timers, as long as it takes.
-async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    match Handle::try_current() {
-        Ok(_) => timeout(limit, future).await.ok(),
-        Err(_) => Some(future.await),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::stream::{self, StreamExt};
     use http::HeaderMap;
     use http_body_util::StreamBody;
     use proptest::prelude::*;
-    use tokio::time::Instant;
+    use tokio::time::{Instant, timeout};
 
     use super::*;
 

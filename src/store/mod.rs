@@ -225,7 +225,7 @@ pub struct Wanted<'a> {
 }
 
 /// What a store found.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Found {
     /// The response, or why there is none.
     pub outcome: Outcome,
@@ -234,7 +234,7 @@ pub struct Found {
 }
 
 /// The outcome of a look-up.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub enum Outcome {
     /// A stored response whose epochs are all current; it need not be fresh.
     Response(Arc<StoredResponse>),
