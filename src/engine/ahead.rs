@@ -30,13 +30,16 @@ impl Ahead {
         self.read.push_back(frame);
     }
 
-    /// Reads what is at hand, without waiting and little more than `most` bytes; returns whether
-    /// that is all of the body.
-    pub(super) fn read(&mut self, cx: &mut Context<'_>, most: u64) -> bool {
+    /// Reads what is at hand, without waiting, until there are more bytes than `most` says of the
+    /// first data; returns whether that is all of the body.
+    pub(super) fn read(&mut self, cx: &mut Context<'_>, most: impl Fn(&[u8]) -> u64) -> bool {
         /// A body may yield empty frames for ever.
         const MAX_FRAMES: usize = 64;
 
-        while self.read.len() < MAX_FRAMES && self.length() <= most && !self.rest.is_end_stream() {
+        while self.read.len() < MAX_FRAMES
+            && self.length() <= most(self.first())
+            && !self.rest.is_end_stream()
+        {
             match self.rest.as_mut().poll_frame(cx) {
                 Poll::Ready(Some(frame)) => {
                     let failed = frame.is_err();

@@ -140,17 +140,21 @@ impl Recorder {
             .exact()
             .is_some_and(|length| length <= recording.engine.options.hash_ahead);
         let unary = recording.facts.is_grpc_unary();
-        let (engine, mut keep) = (Arc::clone(&recording.engine), recording.max_body);
+        let (engine, max_body) = (Arc::clone(&recording.engine), recording.max_body);
+        let most = |first: &[u8]| match grpc::message_end(first) {
+            Some(end) if unary => end.min(max_body),
+            _ => max_body,
+        };
         let mut ahead = Ahead::new(prefix, body);
-        if (short || unary) && poll_fn(|cx| Poll::Ready(ahead.read(cx, keep))).await {
+        if (short || unary) && poll_fn(|cx| Poll::Ready(ahead.read(cx, most))).await {
             let (body, trailers) = ahead.into_whole();
             return self.answer_whole(head, body, trailers);
         }
         if unary {
-            // It may be a stream: nobody waits for its end, and one message is all that is held.
+            // It may be a stream: nobody waits for its end.
             engine.ground(recording.lead.take(), false);
-            keep = grpc::message_end(ahead.first()).map_or(keep, |end| end.min(keep));
         }
+        let keep = most(ahead.first());
         let lead = recording.take_lead();
         let draft = lead.is_some().then(|| Arc::new(recording.draft.clone()));
         let landed = Arc::clone(&recording.landed);

@@ -1,4 +1,4 @@
-//! The Tower quartet: layer, service, future and body.
+//! The Tower quartet: layer, service, future and body; and what is done with requests' content.
 //!
 //! This room translates between services and the engine and decides nothing.
 

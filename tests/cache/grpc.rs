@@ -12,7 +12,7 @@ use futures_util::stream::{self as streams, BoxStream, StreamExt};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 use http_body::Frame;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use prost::Message;
 use tonic::body::Body;
@@ -408,6 +408,27 @@ async fn a_request_that_is_not_one_message_passes_by() {
 }
 
 #[tokio::test]
+async fn a_stream_that_a_rule_takes_for_a_unary_call_is_neither_held_back_nor_shared() {
+    let cache = cache(everywhere(unary()));
+    let origin = Origin::new(|_| {
+        let first = streams::iter([Ok(Frame::data(Bytes::from_static(MESSAGE)))]);
+        let body = http_body_util::StreamBody::new(first.chain(streams::pending()));
+        response(&[GRPC], "").map(|_| body.boxed_unsync())
+    });
+    let service = cache.keyed_by_content(identity::<RequestBody<Full<Bytes>>>);
+    let mut open = Vec::new();
+    for calls in 1..=3 {
+        let call = request(Method::POST, NEXT, &[GRPC]).map(|_| Full::from(MESSAGE));
+        let answer = service.layer(origin.clone()).oneshot(call).await.unwrap();
+        let mut body = answer.into_body();
+        let first = body.frame().await.unwrap().unwrap();
+        assert_eq!(first.into_data().unwrap(), MESSAGE);
+        assert_eq!(origin.calls(), calls);
+        open.push(body);
+    }
+}
+
+#[tokio::test]
 async fn a_message_that_comes_late_is_stored_when_it_is_whole() {
     let cache = cache(everywhere(unary()));
     let origin = Origin::new(|_| {
@@ -422,7 +443,7 @@ async fn a_message_that_comes_late_is_stored_when_it_is_whole() {
             Ok(frame)
         });
         let body = http_body_util::StreamBody::new(frames);
-        response(&[GRPC], "").map(|_| http_body_util::BodyExt::boxed_unsync(body))
+        response(&[GRPC], "").map(|_| body.boxed_unsync())
     });
     for way in ["fwd=uri-miss; stored", "hit; ttl=60"] {
         let answer = call(&cache, &origin, MESSAGE).await;
