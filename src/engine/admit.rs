@@ -29,6 +29,10 @@ use crate::semantics::vary::Vary;
 const MAX_TAGS: usize = 64;
 const MAX_TAG_LENGTH: usize = 128;
 
+/// Lines that a stored header section may have, however short they are: fewer than an entry of a
+/// store can hold, and than a `HeaderMap` can.
+const MAX_LINES: usize = 8 << 10;
+
 /// For how long a stale response that can be validated is kept.
 const VALIDATION_WINDOW: Duration = Duration::from_secs(3600);
 /// The longest that anything is kept.
@@ -218,7 +222,7 @@ impl Exchange {
             .map_or(options.max_fields, |limit| {
                 usize::try_from(limit).unwrap_or(usize::MAX)
             });
-        if section_length(&head.headers) > max_fields {
+        if head.headers.len() > MAX_LINES || section_length(&head.headers) > max_fields {
             return Err(Refusal::FieldsTooLarge);
         }
         let max_body = rule

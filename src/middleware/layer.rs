@@ -161,6 +161,8 @@ impl<C> CacheLayer<C> {
 
     /// Sets the longest header section that is stored, in bytes.
     ///
+    /// More than 8,192 lines are never stored.
+    ///
     /// Default: 64 KiB. A rule may say otherwise for its route.
     pub fn max_fields(self, bytes: usize) -> Self {
         self.configured(|options| options.max_fields = bytes)

@@ -42,6 +42,8 @@ pub(crate) fn initial_age(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::semantics::fields::tests::headers;
 
@@ -105,5 +107,15 @@ mod tests {
     fn time_on_the_way_adds_to_the_received_age_only() {
         assert_eq!(initial_age_of(&["7"], None, 3), 10);
         assert_eq!(initial_age_of(&[], Some(HttpDate(999_998)), 3), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn any_values_give_an_age_of_at_least_the_delay(
+            line in "[0-9]{1,30}|[ -~\u{80}-\u{ff}]{0,20}", date: i64, delay: u32,
+        ) {
+            let age = initial_age_of(&[&line], Some(HttpDate(date)), delay.into());
+            prop_assert!(age >= delay.into());
+        }
     }
 }

@@ -9,6 +9,8 @@
 //! know of it is kept as numbers and flags.
 
 pub(crate) mod age;
+#[cfg(test)]
+mod anything;
 pub(crate) mod cache_control;
 pub(crate) mod cache_status;
 pub(crate) mod date;
@@ -22,9 +24,14 @@ pub(crate) mod no_vary_search;
 pub(crate) mod preconditions;
 pub(crate) mod range;
 pub(crate) mod reuse;
+#[cfg(feature = "test-util")]
+mod sample;
 pub(crate) mod storing;
 pub(crate) mod structured;
 pub(crate) mod targeted;
 pub(crate) mod uri;
 pub(crate) mod validation;
 pub(crate) mod vary;
+
+#[cfg(feature = "test-util")]
+pub use self::sample::{ParsedHeads, SampleExchange};

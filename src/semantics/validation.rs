@@ -219,18 +219,24 @@ pub(crate) fn after_head(
         let carried: Option<&HeaderValue> = answer.get(name);
         carried.is_none() || carried == own
     };
-    let validates = answer.contains_key(ETAG) || answer.contains_key(LAST_MODIFIED);
+    let validates = |fields: &HeaderMap| {
+        [ETAG, LAST_MODIFIED]
+            .iter()
+            .any(|name| fields.contains_key(name))
+    };
+    // That nothing contradicts it confirms nothing; that the length agrees does, where there is no
+    // more to compare.
+    let is_confirmed =
+        || validates(answer) || answer.contains_key(CONTENT_LENGTH) && !validates(stored);
     match status {
         StatusCode::OK
             if agrees(ETAG, stored.get(ETAG))
                 && agrees(LAST_MODIFIED, stored.get(LAST_MODIFIED))
                 && agrees(CONTENT_LENGTH, Some(&HeaderValue::from(length))) =>
         {
-            // That nothing contradicts it confirms nothing.
-            if validates {
-                AfterHead::Freshen
-            } else {
-                AfterHead::Keep
+            match is_confirmed() {
+                true => AfterHead::Freshen,
+                false => AfterHead::Keep,
             }
         }
         StatusCode::OK | StatusCode::NOT_FOUND | StatusCode::GONE => AfterHead::Expire,
@@ -463,7 +469,15 @@ mod tests {
             let found = after_head(&stored, 10, status, &headers(answer));
             assert_eq!(found, *expected, "{status} {answer:?}");
         }
-        let untagged = after_head(&HeaderMap::new(), 0, StatusCode::OK, &headers(&[tag]));
-        assert_eq!(untagged, Expire);
+        let untagged: &[(&[Field], _)] = &[
+            (&[tag], Expire),
+            (&[("content-length", "10")], Freshen),
+            (&[("content-length", "11")], Expire),
+            (&[], Keep),
+        ];
+        for (answer, expected) in untagged {
+            let found = after_head(&HeaderMap::new(), 10, StatusCode::OK, &headers(answer));
+            assert_eq!(found, *expected, "{answer:?}");
+        }
     }
 }

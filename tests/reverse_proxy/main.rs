@@ -9,6 +9,7 @@
 )]
 
 mod clients;
+mod exchanges;
 mod failures;
 mod harness;
 mod interims;

@@ -86,7 +86,8 @@ type Member = SmallVec<[u8; 32]>;
 /// Parameters keep their case: in some media types it matters.
 fn normal_form(member: &[u8]) -> Member {
     let (range, parameters) = parts(member);
-    let mut out: Member = range.iter().map(u8::to_ascii_lowercase).collect();
+    let mut out = Member::from_slice(range);
+    out.make_ascii_lowercase();
     let mut stated = None;
     for parameter in parameters {
         match weight(parameter) {

@@ -113,6 +113,29 @@ pub(super) async fn a_variant_is_replaced_by_its_newer_self_alone(trial: Trial) 
     );
 }
 
+pub(super) async fn of_a_thousand_variants_few_are_kept(trial: Trial) {
+    let variant = |n: u32| {
+        trial
+            .sample("/many")
+            .asked_with("x-n", &n.to_string())
+            .field("vary", b"x-n")
+            .body(n.to_string())
+    };
+    for n in 0..1000 {
+        trial.fill(&variant(n), &[]).await;
+    }
+    assert_eq!(
+        trial.body(&variant(999)).await,
+        Some("999".into()),
+        "the newest is kept"
+    );
+    let mut kept = 0;
+    for n in 0..1000 {
+        kept += u32::from(trial.body(&variant(n)).await.is_some());
+    }
+    assert!(kept <= 64, "{kept} variants of a key are kept");
+}
+
 pub(super) async fn remove_drops_the_one_response_if_it_is_held(trial: Trial) {
     let [english, german] = ["en", "de"].map(|language| in_language(&trial, language));
     trial.fill(&german, &[]).await;

@@ -54,6 +54,7 @@ pub async fn run(store: Arc<dyn Store>) {
     keys::namespaces_are_kept_apart(trial()).await;
     keys::variants_are_selected_by_nominated_fields(trial()).await;
     keys::a_variant_is_replaced_by_its_newer_self_alone(trial()).await;
+    keys::of_a_thousand_variants_few_are_kept(trial()).await;
     keys::remove_drops_the_one_response_if_it_is_held(trial()).await;
 
     content::bodies_come_back_byte_for_byte(trial()).await;
