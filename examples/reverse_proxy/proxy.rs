@@ -1,6 +1,6 @@
 //! The proxy: the cache, and what has to be done to messages on both sides of it.
 
-use std::convert::Infallible;
+use std::convert::{Infallible, identity};
 
 use bytes::Bytes;
 use http::header::{
@@ -11,23 +11,28 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tower::{Layer, ServiceExt};
-use tower_response_cache::{CacheLayer, CacheService, ResponseBody};
+use tower_response_cache::{CacheLayer, CacheService, KeyedByContent, RequestBody, ResponseBody};
 
 use crate::origin::Origin;
 
 /// What clients read: a response through the cache, or a line from the proxy.
 pub(crate) type Body = Either<ResponseBody<Incoming>, Full<Bytes>>;
 
+/// What the origin reads: a request through the cache, which reads the content of a QUERY first.
+pub(crate) type Content = RequestBody<Incoming>;
+
+type Cache = CacheService<Origin, KeyedByContent<fn(Content) -> Content>>;
+
 /// Answers clients from the cache in front of the origin.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy {
-    cache: CacheService<Origin>,
+    cache: Cache,
 }
 
 impl Proxy {
-    pub(crate) fn new(origin: Origin, cache: &CacheLayer) -> Self {
+    pub(crate) fn new(origin: Origin, cache: CacheLayer) -> Self {
         Self {
-            cache: cache.layer(origin),
+            cache: cache.keyed_by_content(identity as fn(_) -> _).layer(origin),
         }
     }
 

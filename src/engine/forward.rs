@@ -100,7 +100,7 @@ impl Forward {
     /// Makes the request ask what the cache wants to know, and notes when it is sent.
     pub(crate) fn prepare(&mut self, request: &mut HeaderMap) {
         self.client = request.clone();
-        let validates = self.exchange.policy().validate;
+        let validates = self.exchange.validates();
         self.nominated
             .retain(|stored| validates && nominee(stored).is_some());
         let nominees: SmallVec<[Nominee<'_>; 1]> = self

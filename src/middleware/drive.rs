@@ -10,11 +10,41 @@ use http_body::Body;
 use tower_service::Service;
 use tracing::Instrument;
 
-use super::ResponseBody;
-use super::body;
+use super::body::{self, RequestBody, ResponseBody};
 use crate::engine::{
-    Arrived, BoxError, Content, Exchange, Forward, LONGEST_FETCH, Recorder, Step, Write,
+    Arrived, BoxError, Content, Exchange, Forward, LONGEST_FETCH, Reading, Recorder, Step, Write,
 };
+
+/// Answers a request whose content is part of its key.
+pub(super) async fn read<S, F, B, ReqBody, ResBody>(
+    mut inner: S,
+    wrap: F,
+    request: Request<B>,
+    reading: Reading,
+) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Send + 'static,
+    F: Fn(RequestBody<B>) -> ReqBody,
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+    ReqBody: Send + 'static,
+    ResBody: Body + Send + 'static,
+    ResBody::Data: Send,
+    ResBody::Error: Into<BoxError>,
+{
+    let (request, taken_up) = reading.read(request.map(body::source)).await;
+    let request = request.map(|content| wrap(RequestBody::read(content)));
+    match taken_up {
+        Ok(exchange) => self::exchange(inner, request, exchange).await,
+        Err(passage) => {
+            let mut response = inner.call(request).await?;
+            passage.finish(&mut response);
+            Ok(response.map(ResponseBody::passing))
+        }
+    }
+}
 
 /// Answers a request from the store or from `inner`, which is ready.
 pub(super) async fn exchange<S, ReqBody, ResBody>(

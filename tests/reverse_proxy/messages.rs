@@ -147,6 +147,38 @@ fn unknown_methods_pass_and_tunnels_do_not() {
 }
 
 #[test]
+fn queries_are_answered_by_their_content() {
+    let origin = Origin::always(
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let proxy = Proxy::before(&origin);
+    let query = |fields: &str, content: &str| {
+        proxy.send(format!(
+            "QUERY / HTTP/1.1\r\nHost: a.example\r\n{fields}Connection: close\r\n\r\n{content}"
+        ))
+    };
+    let long = "x".repeat(100_000);
+    for (fields, sent, arrived, hit) in [
+        ("Content-Length: 3\r\n", "a=1", "a=1", false),
+        ("Content-Length: 3\r\n", "a=1", "a=1", true),
+        ("Content-Length: 3\r\n", "a=2", "a=2", false),
+        (
+            "Transfer-Encoding: chunked\r\n",
+            "3\r\na=2\r\n0\r\n\r\n",
+            "a=2",
+            true,
+        ),
+        ("Content-Length: 100000\r\n", &long, &long, false),
+        ("Content-Length: 100000\r\n", &long, &long, false),
+    ] {
+        let response = query(fields, sent);
+        assert_eq!((is_hit(&response), content(&response)), (hit, "ok"));
+        assert_eq!(content(origin.requests().last().unwrap()), arrived);
+    }
+    assert_eq!(origin.requests().len(), 4);
+}
+
+#[test]
 fn empty_repeated_and_non_ascii_field_lines_pass_and_are_replayed() {
     let origin = Origin::always(
         "HTTP/1.1 200 OK\r\nX-Many: a\r\nX-Empty:\r\nX-Many:\r\nX-Many: b, c\r\nX-Text: \u{e9}\u{80}\u{ff}\r\n\
