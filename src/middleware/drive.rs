@@ -15,24 +15,47 @@ use crate::engine::{
     Arrived, BoxError, Content, Exchange, Forward, LONGEST_FETCH, Reading, Recorder, Step, Write,
 };
 
+/// The service inside the cache.
+pub(super) trait Inner<ReqBody>:
+    Service<
+        Request<ReqBody>,
+        Response = Response<<Self as Inner<ReqBody>>::Body>,
+        Error: Send + 'static,
+        Future: Send,
+    > + Send
+    + 'static
+{
+    type Body: Body<Data: Send, Error: Into<BoxError>> + Send + 'static;
+}
+
+impl<S, ReqBody, ResBody> Inner<ReqBody> for S
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>, Error: Send + 'static, Future: Send>
+        + Send
+        + 'static,
+    ResBody: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    type Body = ResBody;
+}
+
+type Answer<S, ReqBody> = Result<
+    Response<ResponseBody<<S as Inner<ReqBody>>::Body>>,
+    <S as Service<Request<ReqBody>>>::Error,
+>;
+
 /// Answers a request whose content is part of its key.
-pub(super) async fn read<S, F, B, ReqBody, ResBody>(
+pub(super) async fn read<S, F, B, ReqBody>(
     mut inner: S,
     wrap: F,
     request: Request<B>,
     reading: Reading,
-) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+) -> Answer<S, ReqBody>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Send + 'static,
+    S: Inner<ReqBody>,
     F: Fn(RequestBody<B>) -> ReqBody,
     B: Body + Send + 'static,
     B::Error: Into<BoxError>,
     ReqBody: Send + 'static,
-    ResBody: Body + Send + 'static,
-    ResBody::Data: Send,
-    ResBody::Error: Into<BoxError>,
 {
     let (request, taken_up) = reading.read(request.map(body::source)).await;
     let request = request.map(|content| wrap(RequestBody::read(content)));
@@ -47,19 +70,14 @@ where
 }
 
 /// Answers a request from the store or from `inner`, which is ready.
-pub(super) async fn exchange<S, ReqBody, ResBody>(
+pub(super) async fn exchange<S, ReqBody>(
     inner: S,
     request: Request<ReqBody>,
     exchange: Exchange,
-) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+) -> Answer<S, ReqBody>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Send + 'static,
+    S: Inner<ReqBody>,
     ReqBody: Send + 'static,
-    ResBody: Body + Send + 'static,
-    ResBody::Data: Send,
-    ResBody::Error: Into<BoxError>,
 {
     // Only the fields are borrowed across the await: a request body need not be `Sync`.
     let (head, body) = request.into_parts();
@@ -81,15 +99,13 @@ where
 }
 
 /// Answers a request that may change what is stored.
-pub(super) async fn write<S, ReqBody, ResBody>(
+pub(super) async fn write<S, ReqBody>(
     mut inner: S,
     request: Request<ReqBody>,
     mut write: Write,
-) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+) -> Answer<S, ReqBody>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    S: Inner<ReqBody>,
 {
     write.prepare().await;
     let (mut head, body) = inner.call(request).await?.into_parts();
@@ -102,19 +118,10 @@ where
 
 /// Forwards a request, in a task of its own if others wait for the answer: its client may go away,
 /// or stall, and they must not mind.
-async fn lead<S, ReqBody, ResBody>(
-    inner: S,
-    request: Request<ReqBody>,
-    to: Forward,
-) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+async fn lead<S, ReqBody>(inner: S, request: Request<ReqBody>, to: Forward) -> Answer<S, ReqBody>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Send + 'static,
+    S: Inner<ReqBody>,
     ReqBody: Send + 'static,
-    ResBody: Body + Send + 'static,
-    ResBody::Data: Send,
-    ResBody::Error: Into<BoxError>,
 {
     let stand_in = to.stand_in(request.headers());
     if !to.is_awaited() && stand_in.is_none() {
@@ -134,15 +141,13 @@ where
 }
 
 /// Forwards a request, unless another process has brought what it wants by then.
-async fn fetch<S, ReqBody, ResBody>(
+async fn fetch<S, ReqBody>(
     inner: S,
     request: Request<ReqBody>,
     mut to: Forward,
-) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+) -> Answer<S, ReqBody>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    S: Inner<ReqBody>,
 {
     // Only the fields are borrowed across the await: a request body need not be `Sync`.
     let (head, body) = request.into_parts();
@@ -152,15 +157,13 @@ where
     forward(inner, Request::from_parts(head, body), to).await
 }
 
-async fn forward<S, ReqBody, ResBody>(
+async fn forward<S, ReqBody>(
     mut inner: S,
     mut request: Request<ReqBody>,
     mut forward: Forward,
-) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+) -> Answer<S, ReqBody>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    S: Inner<ReqBody>,
 {
     forward.prepare(request.headers_mut());
     let response = match forward.bounded(inner.call(request)).await {
@@ -200,15 +203,10 @@ where
 }
 
 /// Forwards a request though its client has been answered, to renew what is stored.
-fn refresh<S, ReqBody, ResBody>(inner: S, mut request: Request<ReqBody>, mut to: Forward)
+fn refresh<S, ReqBody>(inner: S, mut request: Request<ReqBody>, mut to: Forward)
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Send + 'static,
+    S: Inner<ReqBody>,
     ReqBody: Send + 'static,
-    ResBody: Body + Send + 'static,
-    ResBody::Data: Send,
-    ResBody::Error: Into<BoxError>,
 {
     to.anonymise(request.headers_mut());
     let engine = to.engine();
