@@ -82,7 +82,12 @@ impl RedisServer {
     ///
     /// The reply must not be an array; what is absent has no text.
     pub(crate) fn command<A: AsRef<[u8]>>(&self, words: &[A]) -> String {
-        let mut reply = BufReader::new(self.send(words));
+        Self::command_at(self.port, words)
+    }
+
+    /// Sends a [`command`](Self::command) to whoever answers on a port, such as a Sentinel.
+    pub(crate) fn command_at<A: AsRef<[u8]>>(port: u16, words: &[A]) -> String {
+        let mut reply = BufReader::new(send(port, words));
         let mut line = String::new();
         reply.read_line(&mut line).expect("redis-server answers");
         let text = line.get(1..).unwrap_or_default().trim_end();
@@ -96,18 +101,7 @@ impl RedisServer {
 
     /// Sends a command without waiting for the reply. Dropping the connection may cancel it.
     pub(crate) fn send<A: AsRef<[u8]>>(&self, words: &[A]) -> TcpStream {
-        let mut request = format!("*{}\r\n", words.len()).into_bytes();
-        for word in words.iter().map(AsRef::as_ref) {
-            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-            request.extend_from_slice(word);
-            request.extend_from_slice(b"\r\n");
-        }
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        let mut stream = TcpStream::connect(address).expect("redis-server takes the connection");
-        stream
-            .write_all(&request)
-            .expect("redis-server takes the command");
-        stream
+        send(self.port, words)
     }
 
     fn signal(&self, signal: &str) {
@@ -123,6 +117,21 @@ impl Drop for RedisServer {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn send<A: AsRef<[u8]>>(port: u16, words: &[A]) -> TcpStream {
+    let mut request = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words.iter().map(AsRef::as_ref) {
+        request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        request.extend_from_slice(word);
+        request.extend_from_slice(b"\r\n");
+    }
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect(address).expect("redis-server takes the connection");
+    stream
+        .write_all(&request)
+        .expect("redis-server takes the command");
+    stream
 }
 
 /// Returns a port that nobody uses at present.

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::{Address, Breaker, BreakerPolicy, Lanes, Server, TlsOptions};
+use super::connection::{Address, AddressOptions, Breaker, BreakerPolicy, Lanes, Server};
 use super::replicas::{Quorum, Replicas};
 use super::{Mirroring, RedisStore};
 use crate::clock::Clock;
@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 pub struct RedisStoreBuilder {
     /// Not shown by `Debug`: it may hold a password.
     url: String,
-    tls: TlsOptions,
+    address: AddressOptions,
     connect_timeout: Duration,
     check_interval: Duration,
     limits: Limits,
@@ -44,7 +44,7 @@ impl RedisStoreBuilder {
     pub(super) fn new(url: &str) -> Self {
         Self {
             url: url.to_owned(),
-            tls: TlsOptions::default(),
+            address: AddressOptions::default(),
             connect_timeout: Duration::from_millis(500),
             check_interval: Duration::from_secs(5),
             limits: Limits {
@@ -60,6 +60,12 @@ impl RedisStoreBuilder {
         }
     }
 
+    /// Gives this password to the Sentinels, which have no part in that of the URL; by default none.
+    pub fn sentinel_password(mut self, password: impl Into<String>) -> Self {
+        self.address.sentinel_password = Some(password.into());
+        self
+    }
+
     /// Gives up an attempt to connect after this time; 500 ms by default.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
@@ -68,7 +74,8 @@ impl RedisStoreBuilder {
 
     /// Makes sure every so often that a server still answers on which nothing fails; 5 s by default.
     ///
-    /// So a server that went away is known before the first request of the morning waits for it.
+    /// So a server that went away is known before the first request of the morning waits for it, and
+    /// one that is no longer the primary of its Sentinels is left.
     pub fn check_interval(mut self, interval: Duration) -> Self {
         self.check_interval = interval;
         self
@@ -187,7 +194,7 @@ impl RedisStoreBuilder {
 
     fn server(&self) -> Result<Arc<Server>, Error> {
         const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
-        let address = Address::parse(&self.url, &self.tls)?;
+        let address = Address::parse(&self.url, &self.address)?;
         for (name, time) in [
             ("connect_timeout", self.connect_timeout),
             ("check_interval", self.check_interval),
@@ -219,14 +226,14 @@ impl RedisStoreBuilder {
 impl RedisStoreBuilder {
     /// Trusts these certificate authorities, in PEM, and no others; by default those of the system.
     pub fn tls_roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.tls.roots = Some(pem.into());
+        self.address.tls.roots = Some(pem.into());
         self
     }
 
     /// Shows a server that asks for it this chain of certificates, our own first, and proves by its
     /// key that they are ours; both in PEM. By default there is nothing to show.
     pub fn tls_identity(mut self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
-        self.tls.identity = Some((chain.into(), key.into()));
+        self.address.tls.identity = Some((chain.into(), key.into()));
         self
     }
 }

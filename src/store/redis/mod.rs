@@ -48,7 +48,7 @@ use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
 
-/// Keeps stored responses in one Redis or Valkey server, for all processes that use it.
+/// Keeps stored responses in a Redis or Valkey server, for all processes that use it.
 ///
 /// A look-up takes one round trip, and another when it guessed wrong which variant or which tags a
 /// response would have. While the server is away, or does not answer, every method fails at once,
@@ -59,8 +59,8 @@ use crate::key::Namespace;
 /// [`close`](Store::close).
 ///
 /// The server wants `maxmemory` and a policy of `allkeys-lfu` or `allkeys-lru`; what it evicts
-/// costs misses. It needs no persistence: restored from a dump it begins anew, since it would serve what
-/// was invalidated since.
+/// costs misses. It needs no persistence: restored from a dump it begins anew, lest it serves what was
+/// invalidated since.
 ///
 /// A user of the server's needs no more than
 ///
@@ -104,6 +104,11 @@ struct Shared {
 impl RedisStore {
     /// Connects to `redis://[user[:password]@]host[:port][/db]`, to the same over TLS with `rediss`
     /// for `redis` (feature `redis-tls`), or to `redis+unix:///path[?db=n]`.
+    ///
+    /// To `redis+sentinel://[user[:password]@]host[:port][,..]/service[/db]`, or with `rediss`, it
+    /// connects by asking the Sentinels at these hosts where the primary of the service is, and asks
+    /// again when that may have changed. User and password are those of the servers. Each failover
+    /// begins with an empty cache: the new primary may not have heard of the last invalidations.
     ///
     /// # Errors
     ///

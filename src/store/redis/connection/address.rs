@@ -4,8 +4,9 @@ use std::fmt;
 #[cfg(unix)]
 use std::path::PathBuf;
 
-use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
+use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
 
+use super::sentinel::Sentinels;
 use super::tls::{Tls, TlsOptions};
 use crate::error::{Error, ErrorKind};
 
@@ -14,10 +15,18 @@ use crate::error::{Error, ErrorKind};
 /// Neither `Debug` nor `Display` shows the password.
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
-    pub(super) endpoint: Endpoint,
+    whereabouts: Whereabouts,
     /// Database, user and password.
     pub(super) login: RedisConnectionInfo,
     pub(super) tls: Option<Tls>,
+}
+
+/// Where the server is.
+#[derive(Clone, Debug)]
+enum Whereabouts {
+    At(Endpoint),
+    /// Where they say, each time they are asked.
+    Told(Sentinels),
 }
 
 /// What a socket is opened to.
@@ -31,65 +40,125 @@ pub(super) enum Endpoint {
     Unix(PathBuf),
 }
 
+/// What has to be known of a server beside its URL.
+#[derive(Clone, Default)]
+pub(crate) struct AddressOptions {
+    pub(crate) tls: TlsOptions,
+    pub(crate) sentinel_password: Option<String>,
+}
+
 impl Address {
-    /// Parses `redis[s]://[user[:password]@]host[:port][/db]` or `redis+unix:///path[?db=n]`.
+    /// Parses `redis[s]://[user[:password]@]host[:port][/db]`,
+    /// `redis[s]+sentinel://[user[:password]@]host[:port][,..]/service[/db]` or
+    /// `redis+unix:///path[?db=n]`.
     ///
     /// The URL itself is in no error: it may hold a password.
-    pub(crate) fn parse(url: &str, options: &TlsOptions) -> Result<Self, Error> {
+    pub(crate) fn parse(url: &str, options: &AddressOptions) -> Result<Self, Error> {
         let Some((scheme, rest)) = url.split_once("://") else {
             return Err(wrong("it has no scheme"));
         };
-        let (plain, tls) = match scheme {
-            "redis" | "valkey" => ("redis", None),
+        let (scheme, is_told) = match scheme.strip_suffix("+sentinel") {
+            Some(scheme) => (scheme, true),
+            None => (scheme, false),
+        };
+        let tls = match scheme {
+            "redis" | "valkey" => None,
+            "redis+unix" | "valkey+unix" | "unix" if !is_told => None,
             "rediss" | "valkeys" if rest.contains('#') => {
                 return Err(wrong("certificates are always verified, and it has a `#`"));
             }
-            "rediss" | "valkeys" => ("redis", Some(Tls::new(options)?)),
-            "redis+unix" | "valkey+unix" | "unix" => ("redis+unix", None),
+            "rediss" | "valkeys" => Some(Tls::new(&options.tls)?),
             _ => {
                 let scheme = scheme.escape_debug();
                 return Err(wrong(&format!("`{scheme}` is not a scheme of Redis")));
             }
         };
-        let info = format!("{plain}://{rest}")
-            .into_connection_info()
-            .map_err(|error| wrong("the client cannot read it").with_source(error))?;
-        let login = info.redis_settings().clone();
-        let login = login.set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+        let (login, whereabouts) = match (is_told, scheme.ends_with("unix")) {
+            (true, _) => told(rest, options)?,
+            (false, true) => at(&format!("unix://{rest}"))?,
+            (false, false) => at(&format!("redis://{rest}"))?,
+        };
         if login.db() < 0 {
             return Err(wrong(&format!("{} is not a database", login.db())));
         }
-        let endpoint = match info.addr() {
-            ConnectionAddr::Tcp(host, port) => Endpoint::Tcp {
-                host: host.clone(),
-                port: *port,
-            },
-            #[cfg(unix)]
-            ConnectionAddr::Unix(path) => Endpoint::Unix(path.clone()),
-            _ => return Err(wrong("it is neither a TCP nor a Unix socket")),
-        };
         Ok(Self {
-            endpoint,
-            login,
+            whereabouts,
+            login: login.set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")),
             tls,
         })
     }
+
+    /// Finds out where the server is at present.
+    pub(super) async fn endpoint(&self) -> RedisResult<Endpoint> {
+        match &self.whereabouts {
+            Whereabouts::At(endpoint) => Ok(endpoint.clone()),
+            Whereabouts::Told(sentinels) => sentinels.primary(self.tls.as_ref()).await,
+        }
+    }
+
+    /// Whether the server may be elsewhere the next time.
+    pub(super) fn moves(&self) -> bool {
+        matches!(self.whereabouts, Whereabouts::Told(_))
+    }
+}
+
+/// Reads a URL that says where the server is.
+fn at(url: &str) -> Result<(RedisConnectionInfo, Whereabouts), Error> {
+    let info = url
+        .into_connection_info()
+        .map_err(|error| wrong("the client cannot read it").with_source(error))?;
+    let endpoint = match info.addr() {
+        ConnectionAddr::Tcp(host, port) => Endpoint::Tcp {
+            host: host.clone(),
+            port: *port,
+        },
+        #[cfg(unix)]
+        ConnectionAddr::Unix(path) => Endpoint::Unix(path.clone()),
+        _ => return Err(wrong("it is neither a TCP nor a Unix socket")),
+    };
+    Ok((info.redis_settings().clone(), Whereabouts::At(endpoint)))
+}
+
+/// Reads the rest of a URL that says who knows where the server is.
+fn told(rest: &str, options: &AddressOptions) -> Result<(RedisConnectionInfo, Whereabouts), Error> {
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (service, database) = path.split_once('/').unwrap_or((path, ""));
+    let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (login, _) = at(&format!("redis://{user}@host/{database}"))?;
+    let mut own = RedisConnectionInfo::default();
+    if let Some(password) = &options.sentinel_password {
+        own = own.set_password(password);
+    }
+    let sentinels = Sentinels::parse(hosts, service, own)
+        .ok_or_else(|| wrong("it names no Sentinels, or no service that they watch"))?;
+    Ok((login, Whereabouts::Told(sentinels)))
 }
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.endpoint {
-            Endpoint::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}")?,
-            Endpoint::Tcp { host, port } => write!(f, "{host}:{port}")?,
-            #[cfg(unix)]
-            Endpoint::Unix(path) => write!(f, "{}", path.display())?,
+        match &self.whereabouts {
+            Whereabouts::At(endpoint) => write!(f, "{endpoint}")?,
+            Whereabouts::Told(sentinels) => write!(f, "{sentinels}")?,
         }
         write!(f, "/{}", self.login.db())
     }
 }
 
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            #[cfg(unix)]
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
 fn wrong(reason: &str) -> Error {
-    let expected = "redis[s]://[user[:password]@]host[:port][/db] or redis+unix:///path[?db=n]";
+    let expected = "redis[s]://[user[:password]@]host[:port][/db], \
+        redis[s]+sentinel://[user[:password]@]host[:port][,..]/service[/db] \
+        or redis+unix:///path[?db=n]";
     Error::new(
         ErrorKind::Invalid,
         format!("the address of the Redis server is wrong: {reason}; expected is {expected}"),
@@ -105,7 +174,7 @@ mod tests {
     use super::*;
 
     fn parse(url: &str) -> Result<Address, Error> {
-        Address::parse(url, &TlsOptions::default())
+        Address::parse(url, &AddressOptions::default())
     }
 
     fn tcp(host: &str, port: u16) -> Endpoint {
@@ -150,11 +219,27 @@ mod tests {
             ),
         ] {
             let address = parse(url).unwrap();
-            assert_eq!(address.endpoint, endpoint, "{url}");
+            assert!(
+                matches!(&address.whereabouts, Whereabouts::At(at) if *at == endpoint),
+                "{url}: {address:?}"
+            );
             assert_eq!(address.login.db(), db, "{url}");
             assert_eq!(address.login.username(), user, "{url}");
             assert_eq!(address.login.password(), password, "{url}");
         }
+    }
+
+    #[test]
+    fn a_service_has_sentinels_and_a_login_of_its_own() {
+        let url = "redis+sentinel://app:s3cret@one,two:5000/cache/3";
+        let address = parse(url).unwrap();
+        assert_eq!(address.to_string(), "the primary of cache/3");
+        assert_eq!(address.login.username(), Some("app"));
+        assert_eq!(address.login.password(), Some("s3cret"));
+        assert!(address.moves());
+        let plain = parse("valkey+sentinel://one/cache").unwrap();
+        assert_eq!(plain.login.username(), None);
+        assert_eq!(plain.login.db(), 0);
     }
 
     #[test]
@@ -166,6 +251,13 @@ mod tests {
             (
                 "rediss://localhost#insecure",
                 "certificates are always verified",
+            ),
+            ("redis+sentinel://one", "it names no Sentinels"),
+            ("redis+sentinel:///cache", "it names no Sentinels"),
+            ("redis+sentinel://one/cache/x", "the client cannot read it"),
+            (
+                "redis+unix+sentinel://one/cache",
+                "`redis+unix` is not a scheme",
             ),
             ("redis://", "the client cannot read it"),
             ("redis://host:port", "the client cannot read it"),
@@ -187,6 +279,8 @@ mod tests {
         for url in [
             "redis://app:s3cret@cache/x",
             "redis://app:s3cret@:::/0",
+            "redis+sentinel://app:s3cret@one",
+            "redis+sentinel://app:s3cret@one/cache/x",
             "http://app:s3cret@h",
         ] {
             let error = parse(url).unwrap_err();
@@ -204,6 +298,7 @@ mod tests {
             let _ = parse(&rest);
             let _ = parse(&format!("redis://{rest}"));
             let _ = parse(&format!("unix://{rest}"));
+            let _ = parse(&format!("redis+sentinel://{rest}"));
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 
 use super::address::{Address, Endpoint};
+use super::tls::Tls;
 use crate::store::redis::control::{Listener, Tracker};
 use crate::store::redis::incarnation::Trusted;
 
@@ -36,6 +37,8 @@ pub(super) struct Link {
     trusted: Arc<Trusted>,
     driver: Pin<Box<dyn Future<Output = ()> + Send>>,
     version: Option<String>,
+    /// Where the server was found, unless nobody will ask.
+    endpoint: Option<Endpoint>,
 }
 
 impl Link {
@@ -46,35 +49,49 @@ impl Link {
         address: &Address,
         tracker: Option<&Arc<Tracker>>,
     ) -> RedisResult<Self> {
+        let Address { login, tls, .. } = address;
+        let endpoint = address.endpoint().await?;
         let listener = tracker.and_then(Tracker::listen);
-        match Self::connect(address, listener).await {
+        let connected = match Self::connect(&endpoint, login, tls.as_ref(), listener).await {
             Err(error) if error.kind() == ErrorKind::RESP3NotSupported => {
                 if let Some(tracker) = tracker {
                     tracker.refused(&error);
                 }
-                Self::connect(address, None).await
+                Self::connect(&endpoint, login, tls.as_ref(), None).await
             }
             connected => connected,
+        };
+        let mut link = connected?;
+        link.endpoint = Some(endpoint);
+        if address.moves() && link.leads_to_replica().await {
+            return Err(io::Error::other("the Sentinels name a replica").into());
         }
+        Ok(link)
     }
 
-    async fn connect(address: &Address, listener: Option<Listener>) -> RedisResult<Self> {
-        let mut link = match &address.endpoint {
+    /// Connects to one server, logs in, and makes sure that it answers.
+    pub(super) async fn connect(
+        endpoint: &Endpoint,
+        login: &RedisConnectionInfo,
+        tls: Option<&Tls>,
+        listener: Option<Listener>,
+    ) -> RedisResult<Self> {
+        let mut link = match endpoint {
             Endpoint::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 tune(&stream)?;
-                match &address.tls {
+                match tls {
                     Some(tls) => {
                         let stream = tls.wrap(host, stream).await?;
-                        Self::log_in(stream, &address.login, listener).await?
+                        Self::log_in(stream, login, listener).await?
                     }
-                    None => Self::log_in(stream, &address.login, listener).await?,
+                    None => Self::log_in(stream, login, listener).await?,
                 }
             }
             #[cfg(unix)]
             Endpoint::Unix(path) => {
                 let stream = UnixStream::connect(path).await?;
-                Self::log_in(stream, &address.login, listener).await?
+                Self::log_in(stream, login, listener).await?
             }
         };
         // A server that is loading its data, or wants a password, takes connections all the same.
@@ -82,8 +99,9 @@ impl Link {
         let hung_up = || Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
         let alone = AtomicUsize::new(0);
         link.drive(&alone, ping).await.unwrap_or_else(hung_up)?;
-        let version = link.ask_version();
-        link.version = link.drive(&alone, version).await.flatten();
+        let info = link.info("server");
+        let info = link.drive(&alone, info).await.flatten();
+        link.version = info.as_deref().and_then(version);
         Ok(link)
     }
 
@@ -112,6 +130,7 @@ impl Link {
             trusted: Arc::default(),
             driver: Box::pin(driver),
             version: None,
+            endpoint: None,
         })
     }
 
@@ -123,6 +142,18 @@ impl Link {
     /// Returns what the server says it is, such as `Redis 7.2.4`, if it says so.
     pub(super) fn version(&self) -> Option<String> {
         self.version.clone()
+    }
+
+    /// Whether the server is at the address no more, by those who know; to be driven.
+    pub(super) fn is_left_behind<'a>(
+        &self,
+        address: &'a Address,
+    ) -> impl Future<Output = bool> + use<'a> {
+        let found = self.endpoint.clone();
+        async move {
+            // While nobody knows, it is as good as any.
+            address.moves() && address.endpoint().await.is_ok_and(|now| Some(now) != found)
+        }
     }
 
     /// Returns the namespaces that have been found trustworthy on it.
@@ -166,15 +197,19 @@ impl Link {
         async move { redis::cmd("PING").exec_async(&mut handle).await }
     }
 
-    fn ask_version(&self) -> impl Future<Output = Option<String>> + use<> {
+    /// Whether the server said to be a replica; one that does not say is believed to be none.
+    async fn leads_to_replica(&mut self) -> bool {
+        let info = self.info("replication");
+        let info = self.drive(&AtomicUsize::new(0), info).await.flatten();
+        info.is_some_and(|info| info.lines().any(|line| line == "role:slave"))
+    }
+
+    /// Asks what the server says of itself; to be driven.
+    fn info(&self, section: &'static str) -> impl Future<Output = Option<String>> + use<> {
         let mut handle = self.handle();
         async move {
-            let info: String = redis::cmd("INFO")
-                .arg("server")
-                .query_async(&mut handle)
-                .await
-                .ok()?;
-            version(&info)
+            let mut info = redis::cmd("INFO");
+            info.arg(section).query_async(&mut handle).await.ok()
         }
     }
 

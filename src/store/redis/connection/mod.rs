@@ -11,6 +11,7 @@ mod lanes;
 mod link;
 mod names;
 mod reply;
+mod sentinel;
 #[cfg(feature = "redis-tls")]
 mod tls;
 #[cfg(not(feature = "redis-tls"))]
@@ -33,7 +34,7 @@ use tokio::task::AbortHandle;
 use tokio::time::error::Elapsed;
 use tokio::time::{timeout, timeout_at};
 
-pub(crate) use self::address::Address;
+pub(crate) use self::address::{Address, AddressOptions};
 pub(crate) use self::breaker::{Breaker, BreakerPolicy};
 use self::condition::Condition;
 pub(crate) use self::lanes::Lanes;
@@ -41,7 +42,6 @@ use self::link::Link;
 pub(crate) use self::names::Names;
 use self::reply::Health;
 pub(crate) use self::reply::Replies;
-pub(crate) use self::tls::TlsOptions;
 use self::upkeep::Upkeep;
 use super::control::Tracker;
 use super::incarnation::Trusted;
@@ -402,7 +402,7 @@ mod tests {
 
     fn server(url: &str) -> Server {
         Server {
-            address: Address::parse(url, &TlsOptions::default()).unwrap(),
+            address: Address::parse(url, &AddressOptions::default()).unwrap(),
             connect_timeout: Duration::from_millis(500),
             check_interval: Duration::from_secs(5),
             breaker: Breaker::new(BreakerPolicy::default()),

@@ -105,6 +105,10 @@ impl Upkeep {
             if read_only && self.now().saturating_duration_since(began) > SETTLED {
                 return "it takes no writes any more";
             }
+            let left_behind = timeout(PATIENCE, link.is_left_behind(&server.address));
+            if let Some(Ok(true)) = link.drive(exchanges, left_behind).await {
+                return "another server has become the primary";
+            }
             let ping = link.ping();
             match link.drive(exchanges, timeout(PATIENCE, ping)).await {
                 None => return ENDED,

@@ -7,6 +7,7 @@ mod faults;
 mod invalidation;
 mod mirror;
 mod proxy;
+mod sentinel;
 #[cfg(feature = "redis-tls")]
 mod tls;
 

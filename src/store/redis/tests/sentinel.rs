@@ -1,0 +1,145 @@
+//! The store follows the primary that the Sentinels name.
+
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::store::redis::redis_server::free_port;
+
+/// A primary, a replica of it, and one Sentinel that watches them.
+struct Watched {
+    servers: [RedisServer; 2],
+    sentinel: Sentinel,
+}
+
+struct Sentinel {
+    process: Child,
+    port: u16,
+    _directory: TempDir,
+}
+
+impl Watched {
+    fn start() -> Self {
+        let primary = RedisServer::start();
+        let port = primary.port().to_string();
+        let replica = RedisServer::with_args(&["--replicaof", "127.0.0.1", &port]);
+        while primary.command(&["WAIT", "1", "100"]) != "1" {}
+        let sentinel = Sentinel::start(&port);
+        let watched = Self {
+            servers: [primary, replica],
+            sentinel,
+        };
+        // Until it has heard of the replica, it cannot make it the primary.
+        while !watched.ask(&["INFO", "sentinel"]).contains("slaves=1") {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        watched
+    }
+
+    fn ask(&self, words: &[&str]) -> String {
+        RedisServer::command_at(self.sentinel.port, words)
+    }
+
+    async fn desk(&self) -> Desk {
+        let url = format!("redis+sentinel://127.0.0.1:{}/cache/0", self.sentinel.port);
+        let builder = RedisStore::builder(&url).check_interval(Duration::from_millis(100));
+        Desk::of(builder.connect().await.unwrap())
+    }
+}
+
+impl Sentinel {
+    fn start(primary: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("sentinel.conf");
+        let port = free_port();
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor cache 127.0.0.1 {primary} 1\n\
+            sentinel down-after-milliseconds cache 500\nsentinel failover-timeout cache 5000\n",
+            directory.path().display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let process = Command::new("redis-server")
+            .arg(&config)
+            .arg("--sentinel")
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self {
+            process,
+            port,
+            _directory: directory,
+        }
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Waits until a response can be stored that the server with this port then holds.
+async fn until_stored_at(desk: &Desk, server: &RedisServer) {
+    let sample = desk.sample("/a").body("after");
+    let end = Instant::now() + Duration::from_secs(20);
+    let name = desk.entry(&sample);
+    loop {
+        if let Ok(captured) = desk.capture(&sample.scopes()).await
+            && let Ok(Kept::Stored) = desk.put(&sample, captured, &[]).await
+            && server
+                .command(&["INFO", "replication"])
+                .contains("role:master")
+        {
+            assert_eq!(server.command(&["EXISTS", &name]), "1");
+            assert_eq!(desk.body(&sample).await, Some("after".into()));
+            return;
+        }
+        assert!(Instant::now() < end, "not within twenty seconds");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_crash_the_store_follows_to_the_replica() {
+    let mut watched = Watched::start();
+    let desk = watched.desk().await;
+    let sample = desk.sample("/a").body("before");
+    desk.fill(&sample, &[]).await;
+    let generation = desk.store.generation();
+    watched.servers[0].kill();
+    until_stored_at(&desk, &watched.servers[1]).await;
+    assert_ne!(desk.store.generation(), generation);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_planned_failover_the_store_leaves_the_old_primary() {
+    let watched = Watched::start();
+    let desk = watched.desk().await;
+    desk.fill(&desk.sample("/a"), &[]).await;
+    // It has to have heard of the replica's health first.
+    while watched.ask(&["SENTINEL", "FAILOVER", "cache"]) != "OK" {
+        sleep(Duration::from_millis(100)).await;
+    }
+    until_stored_at(&desk, &watched.servers[1]).await;
+}
+
+#[tokio::test]
+async fn sentinels_that_are_away_or_know_nothing_are_passed_over_or_told_of() {
+    let watched = Watched::start();
+    let port = watched.sentinel.port;
+    let url = format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{port}/cache");
+    RedisStore::connect(&url).await.unwrap();
+    let url = format!("redis+sentinel://:s3cret@127.0.0.1:{port}/other");
+    let error = RedisStore::connect(&url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let error = format!("{error} {error:?}");
+    assert!(error.contains("the primary of other"), "{error}");
+    assert!(error.contains("no Sentinel knows"), "{error}");
+    assert!(!error.contains("s3cret"), "{error}");
+}
