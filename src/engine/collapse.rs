@@ -6,7 +6,7 @@
 //! the handler, side by side, and the next ones too for a while.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
@@ -23,16 +23,12 @@ use crate::reason::{Miss, Refusal};
 use crate::rules::Lifetime;
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::vary::Nominated;
-use crate::store::Store;
+use crate::store::{FillLock, Store};
 
 /// How long requests for what was of no use to others go to the handler at once.
 const GROUNDED: Duration = Duration::from_secs(10);
 
 pub(super) type Flights = flight::Flights<Wish, Circumstances, Landing>;
-/// The duty to bring what others wait for.
-pub(super) type Lead = flight::Leader<Wish, Circumstances, Landing>;
-/// While it is held, others may still have what was brought.
-pub(super) type Landed = flight::Landed<Wish, Circumstances, Landing>;
 /// A wait for what another request brings.
 pub(crate) type Following = flight::Follower<Wish, Circumstances, Landing>;
 
@@ -78,6 +74,51 @@ pub(crate) enum Landing {
     Stored,
 }
 
+/// The duty to bring what others wait for, in this process and perhaps in all.
+#[derive(Debug)]
+pub(super) struct Lead {
+    flight: flight::Leader<Wish, Circumstances, Landing>,
+    lock: FillLock,
+}
+
+/// While it is held, others in this process may still have what was brought, and those in other
+/// processes wait for it to be stored.
+#[derive(Debug)]
+pub(super) struct Landed {
+    _flight: flight::Landed<Wish, Circumstances, Landing>,
+    _lock: FillLock,
+}
+
+impl Lead {
+    fn new(flight: flight::Leader<Wish, Circumstances, Landing>) -> Self {
+        Self {
+            flight,
+            lock: FillLock::none(),
+        }
+    }
+
+    /// Keeps other processes from bringing it too.
+    pub(super) fn hold(&mut self, lock: FillLock) {
+        self.lock = lock;
+    }
+
+    /// Gives those who wait what was brought.
+    pub(super) fn land(self, landing: Landing) -> Landed {
+        Landed {
+            _flight: self.flight.land(landing),
+            _lock: self.lock,
+        }
+    }
+
+    /// Sends those who wait to the handler; and those who come before `until`.
+    fn ground(self, until: Option<Instant>) {
+        self.flight.ground(until);
+        if until.is_some() {
+            self.lock.uncacheable();
+        }
+    }
+}
+
 /// Returns the limits of a cache whose requests wait so long for each other.
 pub(super) fn limits(wait: Duration) -> Limits {
     Limits {
@@ -113,7 +154,8 @@ impl Forward {
         }
         match self.board() {
             Boarding::Follow(following) => return Step::Follow(self, following),
-            Boarding::Lead(lead) => {
+            Boarding::Lead(flight) => {
+                let lead = Lead::new(flight);
                 // Another may have brought it between the look-up and now.
                 if let Some(response) = self.exchange.look_again(request) {
                     drop(lead.land(Landing::Stored));
@@ -135,7 +177,7 @@ impl Forward {
     /// Lets others wait for this request's answer; returns whether another one does that already.
     pub(super) fn is_led_by_another(&mut self) -> bool {
         match self.board() {
-            Boarding::Lead(lead) => self.lead = Some(lead),
+            Boarding::Lead(flight) => self.lead = Some(Lead::new(flight)),
             Boarding::Follow(_) => return true,
             Boarding::Alone(why) => tracing::trace!(?why, "not collapsed"),
         }
@@ -148,12 +190,18 @@ impl Forward {
         following: Following,
         request: &HeaderMap,
     ) -> Step {
-        match following.await {
+        let boarded = match self.stand_in(request) {
+            None => following.await,
+            Some(stand_in) => match stand_in.unless(following).await {
+                Ok(boarded) => boarded,
+                Err(stale) => return self.answer(stale),
+            },
+        };
+        match boarded {
             Boarded::Landed(Landing::Response(stored, along)) => {
                 if let Some(response) = self.share(&stored, along.as_ref(), request) {
-                    self.exchange.counters().missed(self.why);
                     self.exchange.counters().collapsed();
-                    return Step::Answer(response);
+                    return self.answer(response);
                 }
                 let names = stored.variant.vary.fields().unwrap_or_default();
                 if self.exchange.variant.is_some() || names.is_empty() {
@@ -164,8 +212,8 @@ impl Forward {
                 self.exchange.variant = Some(Nominated::new(names, request, form));
             }
             Boarded::Landed(Landing::Stored) => self.exchange.alone = true,
-            Boarded::Lead(lead) => {
-                self.lead = Some(lead);
+            Boarded::Lead(flight) => {
+                self.lead = Some(Lead::new(flight));
                 return self.depart();
             }
             Boarded::Alone(why) => return self.go_alone(why, request),
@@ -179,15 +227,20 @@ impl Forward {
         if why == Why::Failed {
             self.client.clone_from(request);
             if let Some(stale) = self.failed() {
-                self.exchange.counters().missed(self.why);
-                return Step::Answer(stale);
+                return self.answer(stale);
             }
         }
         self.depart()
     }
 
+    /// Answers a request that the store could not answer, and that need not go to the handler.
+    fn answer(&self, response: Response<Content>) -> Step {
+        self.exchange.counters().missed(self.why);
+        Step::Answer(response)
+    }
+
     /// Answers with what another request has brought, if a store could have.
-    fn share(
+    pub(super) fn share(
         &self,
         stored: &StoredResponse,
         along: Option<&Arc<Along>>,

@@ -6,10 +6,11 @@ use http::{HeaderMap, StatusCode};
 
 use super::Engine;
 use super::partial::{self, Portion};
+use super::refresh;
 use super::request::Facts;
 use crate::entry::StoredResponse;
 use crate::reason::Miss;
-use crate::rules::Policy;
+use crate::rules::{Policy, Route};
 use crate::semantics::freshness::Basis;
 use crate::semantics::reuse::{self, Allowance, Reuse};
 use crate::semantics::targeted::Binding;
@@ -18,7 +19,7 @@ use crate::semantics::targeted::Binding;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     Serve(Service),
-    /// Serve it stale, and have it refreshed.
+    /// Serve it, and have it refreshed.
     ServeAndRefresh(Service),
     /// Ask the handler whether it still holds.
     Validate(Miss),
@@ -26,6 +27,24 @@ pub(super) enum Decision {
     Forward(Miss),
     /// Ask the handler for what the stored part lacks.
     Complete,
+}
+
+impl Decision {
+    /// Has what is served fresh refreshed too, if the rule and chance will have it.
+    pub(super) fn or_ahead(
+        self,
+        route: Option<&Route>,
+        stored: &StoredResponse,
+        age: Duration,
+    ) -> Self {
+        if self == Self::Serve(Service::Fresh)
+            && let Some(window) = route.and_then(|route| route.rule.refresh_ahead)
+            && refresh::is_due_ahead(window, stored.terms.lifetime.saturating_sub(age))
+        {
+            return Self::ServeAndRefresh(Service::Fresh);
+        }
+        self
+    }
 }
 
 /// In what state a stored response is served.

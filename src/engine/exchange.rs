@@ -8,7 +8,6 @@ use smallvec::SmallVec;
 
 use super::decide::{self, Decision, Service};
 use super::forward::{Forward, Nominated};
-use super::refresh::Refreshing;
 use super::request::Facts;
 use super::respond::{self, Content};
 use super::{Engine, Following};
@@ -22,7 +21,7 @@ use crate::semantics::vary::Nominated as VariantFields;
 use crate::store::{Found, Outcome};
 
 /// A request that the cache has taken up.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Exchange {
     pub(super) engine: Arc<Engine>,
     pub(super) route: Option<Arc<Route>>,
@@ -50,7 +49,7 @@ pub(crate) enum Step {
     /// Answer this.
     Answer(Response<Content>),
     /// Answer this, and forward the request in the background.
-    Refresh(Response<Content>, Box<Forward>, Refreshing),
+    Refresh(Response<Content>, Box<Forward>),
     /// Forward the request.
     Forward(Box<Forward>),
     /// [Wait](Forward::follow) for the answer to another request.
@@ -146,14 +145,15 @@ impl Exchange {
 
     fn judge(&self, stored: &StoredResponse, request: &HeaderMap) -> Decision {
         let age = stored.age(self.engine.options.clock.now());
-        decide::on_stored(
+        let decision = decide::on_stored(
             &self.engine,
             stored,
             age,
             request,
             &self.facts,
             self.policy(),
-        )
+        );
+        decision.or_ahead(self.route.as_deref(), stored, age)
     }
 
     fn serve(
@@ -190,8 +190,14 @@ impl Exchange {
         let nominated = Nominated::from_elem(stored, 1);
         let mut forward = Forward::new(self, Miss::Stale, nominated, None, captured);
         match forward.is_led_by_another() {
-            true => Step::Answer(response),
-            false => Step::Refresh(response, Box::new(forward), refreshing),
+            true => {
+                refreshing.succeeded();
+                Step::Answer(response)
+            }
+            false => {
+                forward.refreshing = Some(refreshing);
+                Step::Refresh(response, Box::new(forward))
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use super::admit::Admission;
 use super::collapse::{Landing, Lead};
 use super::fill::Aboard;
+use super::refresh::Refreshing;
 use super::respond::{self, Content};
 use super::{Engine, Exchange, Recorder, partial, refresh};
 use crate::entry::{StoredResponse, Tagged};
@@ -21,6 +22,7 @@ use crate::epoch::{Captured, Scope, ScopeKind};
 use crate::extension::Told;
 use crate::key::KeySpec;
 use crate::reason::{Miss, Refusal};
+use crate::rules::Rule;
 use crate::semantics::age;
 use crate::semantics::cache_status::{Fwd, Handling};
 use crate::semantics::date::HttpDate;
@@ -37,7 +39,7 @@ pub(crate) struct Forward {
     pub(super) exchange: Exchange,
     pub(super) why: Miss,
     /// What the request selected, to fall back on should the handler fail.
-    selected: Option<Arc<StoredResponse>>,
+    pub(super) selected: Option<Arc<StoredResponse>>,
     /// What the handler is asked to confirm.
     pub(super) nominated: Nominated,
     /// A stored part that lacks what is wanted.
@@ -48,6 +50,8 @@ pub(crate) struct Forward {
     pub(super) captured: Option<Captured>,
     /// Others wait for what the handler says.
     pub(super) lead: Option<Lead>,
+    /// Its client has been answered.
+    pub(super) refreshing: Option<Refreshing>,
     /// Whether it shares another's answer, or tried to.
     pub(super) collapsed: Option<bool>,
     /// The request's fields as the client sent them.
@@ -87,6 +91,7 @@ impl Forward {
             nominated,
             captured,
             lead: None,
+            refreshing: None,
             collapsed: None,
             client: HeaderMap::new(),
         }
@@ -152,6 +157,11 @@ impl Forward {
             response_time: HttpDate::from(options.clock.wall()),
             delay: now - self.sent,
         };
+        if !head.status.is_server_error()
+            && let Some(refreshing) = self.refreshing.take()
+        {
+            refreshing.succeeded();
+        }
         if head.status == StatusCode::NOT_MODIFIED {
             return self.confirmed(head, &told, arrival);
         }
@@ -345,24 +355,41 @@ impl Forward {
     /// Answers from what is stored though the handler has failed, or says that there is no answer
     /// where nothing may be served unvalidated (RFC 9111 §4.2.4).
     fn excused(&self, failure: Failure) -> Option<Response<Content>> {
+        self.stale(failure).or_else(|| {
+            (self.after(failure)? == AfterFailure::GatewayTimeout)
+                .then(|| respond::gateway_timeout("the response cannot be validated now\n"))
+        })
+    }
+
+    /// Answers from what is stored though the handler has failed.
+    pub(super) fn stale(&self, failure: Failure) -> Option<Response<Content>> {
+        let AfterFailure::ServeStale(allowance) = self.after(failure)? else {
+            return None;
+        };
+        let status = match failure {
+            Failure::Status(status) => Some(status),
+            Failure::Unreachable => None,
+        };
+        Some(self.answer_with(self.selected.as_ref()?, status, Some(allowance.as_str())))
+    }
+
+    fn after(&self, failure: Failure) -> Option<AfterFailure> {
         let stored = self.selected.as_ref()?;
         let exchange = &self.exchange;
         let age = stored.age(exchange.engine.options.clock.now());
-        let leniency = exchange.leniency();
         let directives = &exchange.facts.directives;
-        match reuse::after_failure(&stored.terms, age, directives, failure, leniency) {
-            AfterFailure::ServeStale(allowance) => {
-                let status = match failure {
-                    Failure::Status(status) => Some(status),
-                    Failure::Unreachable => None,
-                };
-                Some(self.answer_with(stored, status, Some(allowance.as_str())))
-            }
-            AfterFailure::GatewayTimeout => Some(respond::gateway_timeout(
-                "the response cannot be validated now\n",
-            )),
-            AfterFailure::PassOn => None,
-        }
+        let leniency = exchange.leniency();
+        Some(reuse::after_failure(
+            &stored.terms,
+            age,
+            directives,
+            failure,
+            leniency,
+        ))
+    }
+
+    pub(super) fn rule(&self) -> Option<&Rule> {
+        self.exchange.route.as_ref().map(|route| &route.rule)
     }
 
     fn answer_with(

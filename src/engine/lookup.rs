@@ -13,16 +13,19 @@ use crate::store::{Found, Outcome, Wanted};
 impl Engine {
     /// Asks the store for what it can tell at once.
     pub(super) fn glance(&self, key: &PrimaryKey, fields: &HeaderMap) -> Option<Found> {
-        let wanted = Wanted {
+        let before = self.journal.unconfirmed();
+        let mut found = self.store.peek(&self.wanted(key, fields))?;
+        self.refuse_invalidated(&mut found, &before);
+        Some(found)
+    }
+
+    fn wanted<'a>(&'a self, key: &'a PrimaryKey, fields: &'a HeaderMap) -> Wanted<'a> {
+        Wanted {
             namespace: &self.options.namespace,
             key,
             fields,
             clock: &self.options.clock,
-        };
-        let before = self.journal.unconfirmed();
-        let mut found = self.store.peek(&wanted)?;
-        self.refuse_invalidated(&mut found, &before);
-        Some(found)
+        }
     }
 
     /// Takes out of what was found what the journal refuses: what it knew before the store was
@@ -70,14 +73,14 @@ impl Exchange {
         }
     }
 
-    async fn ask_store(&self, request: &HeaderMap) -> Result<Found, Miss> {
-        let wanted = Wanted {
-            namespace: &self.engine.options.namespace,
-            key: &self.key,
-            fields: request,
-            clock: &self.engine.options.clock,
-        };
+    /// Says what the request wants of the store.
+    pub(super) fn wanted<'a>(&'a self, request: &'a HeaderMap) -> Wanted<'a> {
+        self.engine.wanted(&self.key, request)
+    }
+
+    pub(super) async fn ask_store(&self, request: &HeaderMap) -> Result<Found, Miss> {
         let before = self.engine.journal.unconfirmed();
+        let wanted = self.wanted(request);
         let found = self.engine.store.lookup(wanted, &self.scopes).await;
         let mut found = found.map_err(|error| {
             self.store_failed(&error, "lookup");
@@ -91,7 +94,7 @@ impl Exchange {
         Ok(found)
     }
 
-    fn store_failed(&self, error: &Error, operation: &'static str) {
+    pub(super) fn store_failed(&self, error: &Error, operation: &'static str) {
         self.engine.metrics.store_failed();
         tracing::debug!(%error, operation, "store failed");
     }

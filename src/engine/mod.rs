@@ -13,6 +13,7 @@
 
 mod admit;
 mod ahead;
+mod claim;
 mod collapse;
 mod decide;
 mod exchange;
@@ -20,6 +21,7 @@ mod fill;
 mod forward;
 mod lookup;
 mod partial;
+mod patience;
 mod refresh;
 mod request;
 mod respond;
@@ -36,7 +38,6 @@ pub(crate) use self::exchange::{Exchange, Step};
 pub(crate) use self::fill::{LONGEST_FETCH, Recorder};
 pub(crate) use self::forward::{Arrived, Forward};
 use self::refresh::Refreshes;
-pub(crate) use self::refresh::Refreshing;
 pub(crate) use self::request::{Passage, Reception};
 pub(crate) use self::respond::Content;
 use self::searches::Searches;
@@ -126,7 +127,7 @@ impl Engine {
             journal: Arc::new(journal),
             tasks: Tasks::default(),
             flights: Flights::new(collapse::limits(options.collapse_wait)),
-            refreshes: Arc::default(),
+            refreshes: Refreshes::new(options.clock.clone()),
             searches: Searches::default(),
             options,
             store,

@@ -160,14 +160,9 @@ impl Engine {
         }) = &found
         {
             let policy = self.policy(matched.map(|matched| &**matched.route));
-            let decision = decide::on_stored(
-                self,
-                stored,
-                stored.age(started),
-                request.headers(),
-                &facts,
-                policy,
-            );
+            let age = stored.age(started);
+            let decision = decide::on_stored(self, stored, age, request.headers(), &facts, policy)
+                .or_ahead(matched.map(|matched| &**matched.route), stored, age);
             if let Decision::Serve(service) = decision {
                 let response =
                     respond::from_store(self, stored, request.headers(), &facts, service, started);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 /// The tasks that a cache has spawned.
@@ -79,7 +80,15 @@ impl Tasks {
     /// Waits until every task is done, at most for `limit`. Returns whether they are.
     pub(super) async fn drain(&self, limit: Duration) -> bool {
         self.0.close();
-        tokio::time::timeout(limit, self.0.wait()).await.is_ok()
+        timeout(limit, self.0.wait()).await.is_ok()
+    }
+}
+
+/// Waits for `future`, at most for `limit`; without one outside a runtime.
+pub(super) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    match Handle::try_current() {
+        Ok(_) => timeout(limit, future).await.ok(),
+        Err(_) => Some(future.await),
     }
 }
 

@@ -13,7 +13,7 @@ use tracing::Instrument;
 use super::ResponseBody;
 use super::body;
 use crate::engine::{
-    Arrived, BoxError, Content, Exchange, Forward, LONGEST_FETCH, Recorder, Refreshing, Step, Write,
+    Arrived, BoxError, Content, Exchange, Forward, LONGEST_FETCH, Recorder, Step, Write,
 };
 
 /// Answers a request from the store or from `inner`, which is ready.
@@ -42,8 +42,8 @@ where
             Step::Forward(to) => {
                 return lead(inner, Request::from_parts(head, body), *to).await;
             }
-            Step::Refresh(response, to, refreshing) => {
-                refresh(inner, Request::from_parts(head, body), *to, refreshing);
+            Step::Refresh(response, to) => {
+                refresh(inner, Request::from_parts(head, body), *to);
                 return Ok(response.map(ResponseBody::made));
             }
         }
@@ -86,12 +86,40 @@ where
     ResBody::Data: Send,
     ResBody::Error: Into<BoxError>,
 {
-    if !to.is_awaited() {
+    let stand_in = to.stand_in(request.headers());
+    if !to.is_awaited() && stand_in.is_none() {
         return forward(inner, request, to).await;
     }
     let engine = to.engine();
-    let fetch = forward(inner, request, to).in_current_span();
-    engine.tasks.carry(fetch, LONGEST_FETCH).await
+    let fetch = engine
+        .tasks
+        .carry(fetch(inner, request, to).in_current_span(), LONGEST_FETCH);
+    match stand_in {
+        None => fetch.await,
+        Some(stand_in) => match stand_in.unless(fetch).await {
+            Ok(answer) => answer,
+            Err(stale) => Ok(stale.map(ResponseBody::made)),
+        },
+    }
+}
+
+/// Forwards a request, unless another process has brought what it wants by then.
+async fn fetch<S, ReqBody, ResBody>(
+    inner: S,
+    request: Request<ReqBody>,
+    mut to: Forward,
+) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    ResBody: Body + Send + 'static,
+    ResBody::Error: Into<BoxError>,
+{
+    // Only the fields are borrowed across the await: a request body need not be `Sync`.
+    let (head, body) = request.into_parts();
+    if let Some(response) = to.claim(&head.headers).await {
+        return Ok(response.map(ResponseBody::made));
+    }
+    forward(inner, Request::from_parts(head, body), to).await
 }
 
 async fn forward<S, ReqBody, ResBody>(
@@ -105,9 +133,10 @@ where
     ResBody::Error: Into<BoxError>,
 {
     forward.prepare(request.headers_mut());
-    let response = match inner.call(request).await {
-        Ok(response) => response,
-        Err(error) => {
+    let response = match forward.bounded(inner.call(request)).await {
+        Some(Ok(response)) => response,
+        None => return Ok(forward.timed_out().map(ResponseBody::made)),
+        Some(Err(error)) => {
             let stale = forward.failed();
             return stale
                 .map(|response| response.map(ResponseBody::made))
@@ -141,12 +170,8 @@ where
 }
 
 /// Forwards a request though its client has been answered, to renew what is stored.
-fn refresh<S, ReqBody, ResBody>(
-    inner: S,
-    mut request: Request<ReqBody>,
-    mut to: Forward,
-    refreshing: Refreshing,
-) where
+fn refresh<S, ReqBody, ResBody>(inner: S, mut request: Request<ReqBody>, mut to: Forward)
+where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
     S::Future: Send,
     S::Error: Send + 'static,
@@ -158,10 +183,14 @@ fn refresh<S, ReqBody, ResBody>(
     to.anonymise(request.headers_mut());
     let engine = to.engine();
     engine.tasks.spawn(async move {
+        let (head, body) = request.into_parts();
+        if to.is_fetched_elsewhere(&head.headers).await {
+            return;
+        }
+        let request = Request::from_parts(head, body);
         if let Ok(response) = forward(inner, request, to).await {
             drain(response.into_body()).await;
         }
-        drop(refreshing);
     });
 }
 

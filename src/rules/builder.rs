@@ -185,6 +185,18 @@ mod tests {
             ),
             (rule().stale_if_error(decade), "stale_if_error is"),
             (rule().client_max_age(decade), "client_max_age is"),
+            (rule().handler_timeout(decade), "handler_timeout is"),
+            (
+                rule().handler_timeout(Duration::ZERO),
+                "handler_timeout is zero",
+            ),
+            (rule().refresh_ahead(decade), "must be shorter than the ttl"),
+            (
+                rule()
+                    .handler_timeout(Duration::from_secs(1))
+                    .soft_handler_timeout(Duration::from_secs(1)),
+                "must be shorter than the handler_timeout",
+            ),
             (Rule::from_origin().override_origin(), "needs a ttl"),
             (rule().max_body(0), "max_body is zero"),
             (rule().max_fields(0), "max_fields is zero"),

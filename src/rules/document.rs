@@ -132,6 +132,9 @@ struct RouteDocument {
     bypass: Option<bool>,
     stale_while_revalidate: Option<String>,
     stale_if_error: Option<String>,
+    refresh_ahead: Option<String>,
+    handler_timeout: Option<String>,
+    soft_handler_timeout: Option<String>,
     statuses: Option<Vec<u16>>,
     keep_query: Option<Vec<String>>,
     ignore_query: Option<Vec<String>>,
@@ -182,6 +185,12 @@ impl<'a> Reader<'a> {
                 route.stale_while_revalidate.as_deref(),
             ),
             stale_if_error: self.duration("stale_if_error", route.stale_if_error.as_deref()),
+            refresh_ahead: self.duration("refresh_ahead", route.refresh_ahead.as_deref()),
+            handler_timeout: self.duration("handler_timeout", route.handler_timeout.as_deref()),
+            soft_handler_timeout: self.duration(
+                "soft_handler_timeout",
+                route.soft_handler_timeout.as_deref(),
+            ),
             statuses: self.statuses(route.statuses.as_deref().unwrap_or_default()),
             key: KeySpec {
                 query: self.query(route),
@@ -325,6 +334,9 @@ mod tests {
         ttl = "1h 30m"
         stale_while_revalidate = "30s"
         stale_if_error = "1day"
+        refresh_ahead = "5s"
+        handler_timeout = "10s"
+        soft_handler_timeout = "500ms"
         statuses = [404, 410]
         keep_query = ["page"]
         sorted_query = true
@@ -362,6 +374,9 @@ mod tests {
         let rule = Rule::ttl(Duration::from_secs(5400))
             .stale_while_revalidate(Duration::from_secs(30))
             .stale_if_error(Duration::from_secs(86_400))
+            .refresh_ahead(Duration::from_secs(5))
+            .handler_timeout(Duration::from_secs(10))
+            .soft_handler_timeout(Duration::from_millis(500))
             .statuses([StatusCode::NOT_FOUND, StatusCode::GONE])
             .keep_query(["page"])
             .sorted_query()

@@ -40,6 +40,7 @@ impl Route {
         let text = Arc::clone(pattern.text());
         let mut report = |problem: String| mistakes.report(&Place::Route(&text), problem);
         check_lifetimes(&rule, &mut report);
+        check_times(&rule, &mut report);
         check_limits(&rule, &mut report);
         let tags = Tags::compile(&rule.tags, &pattern, &mut report);
         let mut policy = rule.policy.as_ref().unwrap_or(policy).clone();
@@ -96,10 +97,44 @@ fn check_lifetimes(rule: &Rule, report: &mut impl FnMut(String)) {
         ("stale_while_revalidate", rule.stale_while_revalidate),
         ("stale_if_error", rule.stale_if_error),
         ("client_max_age", rule.client.max_age()),
+        ("handler_timeout", rule.handler_timeout),
     ] {
         if let Some(duration) = duration.filter(|&duration| duration > Route::YEAR) {
             report(format!(
                 "{name} is {duration:?}: at most a year (365 days) is possible"
+            ));
+        }
+    }
+}
+
+fn check_times(rule: &Rule, report: &mut impl FnMut(String)) {
+    for (name, duration) in [
+        ("refresh_ahead", rule.refresh_ahead),
+        ("handler_timeout", rule.handler_timeout),
+        ("soft_handler_timeout", rule.soft_handler_timeout),
+    ] {
+        if duration == Some(Duration::ZERO) {
+            report(format!("{name} is zero: give a time, or leave it out"));
+        }
+    }
+    let ttl = match rule.lifetime {
+        Lifetime::Ttl(ttl) => Some(ttl),
+        Lifetime::Bypass | Lifetime::FromOrigin => None,
+    };
+    for (name, duration, longer, limit) in [
+        ("refresh_ahead", rule.refresh_ahead, "ttl", ttl),
+        (
+            "soft_handler_timeout",
+            rule.soft_handler_timeout,
+            "handler_timeout",
+            rule.handler_timeout,
+        ),
+    ] {
+        if let (Some(duration), Some(limit)) = (duration, limit)
+            && duration >= limit
+        {
+            report(format!(
+                "{name} is {duration:?}: it must be shorter than the {longer}, {limit:?}"
             ));
         }
     }

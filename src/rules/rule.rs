@@ -28,6 +28,9 @@ pub struct Rule {
     pub(crate) lifetime: Lifetime,
     pub(crate) stale_while_revalidate: Option<Duration>,
     pub(crate) stale_if_error: Option<Duration>,
+    pub(crate) refresh_ahead: Option<Duration>,
+    pub(crate) handler_timeout: Option<Duration>,
+    pub(crate) soft_handler_timeout: Option<Duration>,
     pub(crate) key: KeySpec,
     pub(crate) response_tags: bool,
     pub(crate) max_body: Option<u64>,
@@ -101,6 +104,9 @@ impl Rule {
             lifetime,
             stale_while_revalidate: None,
             stale_if_error: None,
+            refresh_ahead: None,
+            handler_timeout: None,
+            soft_handler_timeout: None,
             key: KeySpec::default(),
             response_tags: false,
             max_body: None,
@@ -131,6 +137,46 @@ impl Rule {
     /// Default: the window that the response states, if any.
     pub fn stale_if_error(mut self, window: Duration) -> Self {
         self.stale_if_error = Some(window);
+        self
+    }
+
+    /// Refreshes a response in the background while it is still fresh, if it is asked for in the
+    /// last `window` of its lifetime.
+    ///
+    /// A request does so with a chance that grows, from one in fifty when the window begins to
+    /// certainty at its end. So what is asked for often never grows stale, what is not is not
+    /// fetched in vain, and processes do not act in step. Each key is refreshed by one request at a
+    /// time.
+    ///
+    /// Default: nothing is refreshed before it is stale. It must be shorter than the `ttl`; a tenth
+    /// of it is a good choice.
+    pub fn refresh_ahead(mut self, window: Duration) -> Self {
+        self.refresh_ahead = Some(window);
+        self
+    }
+
+    /// Gives up on the handler when it has not begun to answer after `limit`.
+    ///
+    /// Its call is cancelled. The client gets what is stored if that may be served after an error
+    /// ([`stale_if_error`](Self::stale_if_error)), else a 504. A response body has all the time that
+    /// it needs. Requests that pass by the cache, and those that write, have no limit.
+    ///
+    /// Default: no limit.
+    pub fn handler_timeout(mut self, limit: Duration) -> Self {
+        self.handler_timeout = Some(limit);
+        self
+    }
+
+    /// Answers with what is stored, if that may be served after an error
+    /// ([`stale_if_error`](Self::stale_if_error)), when the handler has not begun to answer after
+    /// `limit`.
+    ///
+    /// Its call goes on in the background, for the store and within 30 seconds. Where nothing may
+    /// be served the client waits, up to the [`handler_timeout`](Self::handler_timeout).
+    ///
+    /// Default: the client waits. It must be shorter than the `handler_timeout`.
+    pub fn soft_handler_timeout(mut self, limit: Duration) -> Self {
+        self.soft_handler_timeout = Some(limit);
         self
     }
 

@@ -4,6 +4,7 @@
 //! epochs of what it holds are still current. Freshness, policy and HTTP are
 //! decided above it.
 
+mod claim;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 #[cfg(feature = "memory")]
@@ -20,6 +21,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use smallvec::SmallVec;
 
+pub use self::claim::{Claim, FillLock, FillWait, Settled};
 #[cfg(feature = "memory")]
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
@@ -103,6 +105,33 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         namespace: &'a Namespace,
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<Captured, Error>>;
+
+    /// Asks to be the only one of all processes to fetch what is wanted and was not found, and
+    /// captures the epochs of `scopes` in the same breath, unless they are `captured` already.
+    ///
+    /// `scopes` are those of the look-up. Whoever is [granted](Claim::Granted) the claim fetches,
+    /// holds the lock until the response is stored, and drops it then. Correctness does not depend
+    /// on it: a store may forget a lock at any time, and one that knows of no other process grants
+    /// every claim, as this does unless it is overridden.
+    ///
+    /// # Errors
+    ///
+    /// When epochs were to be captured and [`capture`](Self::capture) would fail. That the lock
+    /// cannot be had is no error: the claim is granted then.
+    fn claim<'a>(
+        &'a self,
+        wanted: Wanted<'a>,
+        scopes: &'a [Scope],
+        captured: Option<Captured>,
+    ) -> BoxFuture<'a, Result<(Captured, Claim), Error>> {
+        Box::pin(async move {
+            let captured = match captured {
+                Some(captured) => captured,
+                None => self.capture(wanted.namespace, scopes).await?,
+            };
+            Ok((captured, Claim::Granted(FillLock::none())))
+        })
+    }
 
     /// Stores a response under its key and variant, in place of one it held there.
     ///
@@ -198,7 +227,7 @@ pub struct Wanted<'a> {
 }
 
 /// What a store found.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Found {
     /// The response, or why there is none.
     pub outcome: Outcome,
@@ -207,7 +236,7 @@ pub struct Found {
 }
 
 /// The outcome of a look-up.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub enum Outcome {
     /// A stored response whose epochs are all current; it need not be fresh.
     Response(Arc<StoredResponse>),

@@ -11,8 +11,11 @@ use futures_util::future::join_all;
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::channel::Channel;
 use http_body_util::{BodyExt, Full};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep, timeout};
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_response_cache::{CacheLayer, MemoryStore, ResponseBody, Tags, Target};
 
@@ -484,4 +487,70 @@ async fn every_answer_is_one_whole_and_no_older_than_what_was_written_before_it_
     for client in clients.collect::<Vec<_>>() {
         timeout(PATIENCE, client).await.unwrap().unwrap();
     }
+}
+
+/// Polls a future so often, with time for other tasks in between, unless it ends before.
+async fn polled<F: Future + Unpin>(mut future: F, polls: usize) {
+    for _ in 0..polls {
+        if (&mut future).now_or_never().is_some() {
+            return;
+        }
+        yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_dropped_after_any_number_of_polls_leave_nothing_behind() {
+    const PERMITS: usize = 4;
+    let origin = Origin::new(|_| response(&[], "").map(|_| pieces(words())));
+    origin.dawdle(3);
+    let permits = Arc::new(Semaphore::new(PERMITS));
+    let limited = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&permits));
+    let rules = everywhere(ttl(60)).build().unwrap();
+    let layer = CacheLayer::new(MemoryStore::new(1 << 20)).rules(rules);
+    let service = (layer, limited).layer(origin.clone());
+    let ask = |uri: &str| {
+        let asked = service.clone().oneshot(get(uri));
+        Box::pin(async move { Answer::read(asked.await.expect("C1: it answers")).await })
+    };
+    for (first, second) in (0..30).flat_map(|first| [0, 1, 4, 9, 20].map(|next| (first, next))) {
+        let uri = format!("/{first}/{second}");
+        let began = Instant::now();
+        let mut leader = ask(&uri);
+        let _ = (&mut leader).now_or_never();
+        let follower = ask(&uri);
+        tokio::join!(polled(leader, first), polled(follower, second));
+        let answer = ask(&uri).await;
+        assert_eq!(answer.body, words().concat(), "C1, C2: {uri}");
+        assert_eq!(
+            began.elapsed(),
+            Duration::ZERO,
+            "C1: {uri} waits for nothing"
+        );
+        settle().await;
+        assert_eq!(permits.available_permits(), PERMITS, "C4: {uri}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_asks_for_what_it_makes_is_freed_by_the_limit() {
+    type Front = BoxCloneService<Request<Full<Bytes>>, Response<ResponseBody<Body>>, Broken>;
+    let itself: Arc<std::sync::Mutex<Option<Front>>> = Arc::default();
+    let asked = Arc::clone(&itself);
+    let front = front(move |call| {
+        let itself = asked.lock().unwrap().clone().filter(|_| call == 1);
+        async move {
+            let Some(itself) = itself else {
+                return Ok(response(&[], call.to_string()));
+            };
+            let part = Answer::read(itself.oneshot(get("/a")).await?).await;
+            Ok(response(&[], format!("1 with {}", part.text())))
+        }
+    });
+    itself.lock().unwrap().replace(front.clone().boxed_clone());
+    let began = Instant::now();
+    let answer = Answer::read(front.oneshot(get("/a")).await.unwrap()).await;
+    assert_eq!(answer.text(), "1 with 2", "H2");
+    assert_eq!(began.elapsed(), Duration::from_secs(5), "H2");
+    itself.lock().unwrap().take();
 }

@@ -9,6 +9,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/redis_server.rs"]
+#[expect(dead_code, reason = "other tests need the rest")]
+mod redis_server;
+
 mod bodies;
 mod collapsing;
 mod flight;
@@ -16,7 +20,9 @@ mod identity;
 mod invalidation;
 mod methods;
 mod model;
+mod patience;
 mod policy;
+mod processes;
 mod ranges;
 mod searches;
 mod status;

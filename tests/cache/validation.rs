@@ -663,6 +663,8 @@ async fn a_refresh_that_fails_leaves_the_stale_response_and_the_way_to_the_next(
             tokio::task::yield_now().await;
         }
         tokio::task::yield_now().await;
+        // A key rests whose refresh has failed.
+        cache.advance(10);
     }
     origin.panic();
     assert_eq!(cache.get("/a").await.text(), "1", "H1");
@@ -670,6 +672,7 @@ async fn a_refresh_that_fails_leaves_the_stale_response_and_the_way_to_the_next(
         tokio::task::yield_now().await;
     }
     tokio::task::yield_now().await;
+    cache.advance(10);
     origin.answer(|_| response(&[("cache-control", "max-age=10")], "new"));
     while cache.get("/a").await.text() == "1" {
         tokio::task::yield_now().await;

@@ -20,6 +20,8 @@ pub(super) async fn a_dropped_future_leaves_a_readable_store(trial: Trial) {
         let scopes = sample.scopes();
         drop_after(polls, trial.store.lookup(trial.wanted(&sample), &scopes)).await;
         drop_after(polls, trial.store.capture(&trial.namespace, &scopes)).await;
+        let wanted = trial.wanted(&sample);
+        drop_after(polls, trial.store.claim(wanted, &scopes, None)).await;
         let captured = trial.capture(&scopes).await;
         drop_after(
             polls,

@@ -19,6 +19,7 @@
 //! Each run works in namespaces of its own, so the store need not be empty, and may be one that
 //! others use. It needs room for a few megabytes.
 
+mod claims;
 mod concurrency;
 mod content;
 mod epochs;
@@ -32,7 +33,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::sample::Sample;
-use super::{Fill, Kept, Outcome, Store, Wanted};
+use super::{Claim, Fill, Kept, Outcome, Store, Wanted};
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Scope};
@@ -73,6 +74,10 @@ pub async fn run(store: Arc<dyn Store>) {
     epochs::what_a_renewal_returns_is_overtaken_by_nothing(trial()).await;
     epochs::a_late_tag_joins_if_it_was_not_invalidated_since(trial()).await;
     epochs::a_late_tag_invalidated_meanwhile_is_never_read(trial()).await;
+
+    claims::a_claim_captures_as_well_as_a_capture(trial()).await;
+    claims::a_released_claim_ends_the_wait_for_it(trial()).await;
+    claims::nobody_waits_for_what_is_uncacheable(trial()).await;
 
     concurrency::a_dropped_future_leaves_a_readable_store(trial()).await;
     concurrency::an_invalidation_that_was_dropped_can_be_repeated(trial()).await;
@@ -115,6 +120,11 @@ impl Trial {
 
     async fn capture(&self, scopes: &[Scope]) -> Captured {
         within_limits(self.store.capture(&self.namespace, scopes)).await
+    }
+
+    async fn claim(&self, sample: &Sample, captured: Option<Captured>) -> (Captured, Claim) {
+        let scopes = sample.scopes();
+        within_limits(self.store.claim(self.wanted(sample), &scopes, captured)).await
     }
 
     async fn invalidate(&self, scopes: &[Scope]) {

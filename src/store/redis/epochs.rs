@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use redis::Pipeline;
+use redis::{Cmd, Pipeline};
 use smallvec::SmallVec;
 
 use super::connection::{Exchange, Names, Replies, get};
@@ -116,17 +116,20 @@ pub(super) fn list(names: &mut Names, namespace: &Namespace, scopes: &[Scope]) {
 
 /// Returns the current epochs of scopes, and makes those that are missing.
 ///
-/// With `renew`, epochs that have lived half of their time are given all of it again.
+/// With `renew`, epochs that have lived half of their time are given all of it again. The `others`
+/// go along; their replies are returned.
 ///
 /// # Errors
 ///
-/// When an epoch can be neither had nor made. What stood in its place is deleted then.
+/// When the server does not answer; and in place of the epochs, when one can be neither had nor
+/// made. What stood in its place is deleted then.
 pub(super) async fn ensure(
     exchange: &mut Exchange<'_>,
     namespace: &Namespace,
     scopes: &[Scope],
     renew: bool,
-) -> Result<Stamp, Error> {
+    others: impl IntoIterator<Item = Cmd>,
+) -> Result<(Result<Stamp, Error>, Replies), Error> {
     let mut commands = Pipeline::new();
     let names = scopes.iter().map(|scope| layout::epoch(namespace, *scope));
     let names: SmallVec<[Name; 4]> = names.collect();
@@ -135,6 +138,9 @@ pub(super) async fn ensure(
         if renew {
             commands.cmd("PTTL").arg(name);
         }
+    }
+    for other in others {
+        commands.add_command(other);
     }
     let mut replies = exchange.send(&commands).await?;
     let mut repairs = Pipeline::new();
@@ -145,7 +151,8 @@ pub(super) async fn ensure(
     // No repair is needed now, and each is tried again.
     let _ = exchange.send(&repairs).await;
     let stamp = scopes.iter().zip(epochs);
-    stamp.map(|(scope, epoch)| Ok((*scope, epoch?))).collect()
+    let stamp = stamp.map(|(scope, epoch)| Ok((*scope, epoch?))).collect();
+    Ok((stamp, replies))
 }
 
 /// Takes the replies about one epoch, and adds what has to be done about it.

@@ -6,6 +6,7 @@
 //! | `hc1:<namespace>:y:{b<bucket>}<digest>` | what varies under a primary key |
 //! | `hc1:<namespace>:v:{b<bucket>}` | the epoch of all paths of a bucket |
 //! | `hc1:<namespace>:v:{n}`, `v:{r<digest>}`, `v:{t<digest>}` | the epoch of the namespace, a route, a tag |
+//! | `hc1:<namespace>:l:{b<bucket>}<digest>` | the lock of a fetch, by the digest of the response it is for |
 //! | `hc1:<namespace>:m:{t<digest>}` | the mark of a tag that was invalidated lately |
 //!
 //! No byte that a client chose is part of a name, only digests are: no request can steer a name to
@@ -94,6 +95,11 @@ impl<'a> Place<'a> {
     /// Returns the name of a response.
     pub(super) fn entry(&self, digest: Digest) -> Name {
         self.name("e", digest)
+    }
+
+    /// Returns the name of the lock of a response's fetch.
+    pub(super) fn lock(&self, digest: Digest) -> Name {
+        self.name("l", digest)
     }
 
     fn name(&self, kind: &str, digest: Digest) -> Name {
@@ -225,6 +231,10 @@ mod tests {
             (
                 place.entry(place.primary()),
                 "e:{b12908}OLcfZMNkrbVDXlkJWlQW6A",
+            ),
+            (
+                place.lock(place.primary()),
+                "l:{b12908}OLcfZMNkrbVDXlkJWlQW6A",
             ),
             (
                 place.entry(place.digest(&response.variant)),

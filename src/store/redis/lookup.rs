@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use redis::Pipeline;
 use smallvec::SmallVec;
 
@@ -21,7 +22,7 @@ use super::epochs::{self, Known};
 use super::layout::{Digest, Place};
 use super::memo::Memo;
 use super::variants::Variants;
-use crate::entry::StoredResponse;
+use crate::entry::{StoredResponse, Variant};
 use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::Error;
 use crate::store::{Found, Outcome, Wanted};
@@ -59,6 +60,16 @@ impl Hints {
             variants: Memo::new(),
             tags: Memo::new(),
         }
+    }
+
+    /// Returns the variant that the answer to a request will be, as far as is known what varies.
+    pub(super) fn expected_variant(
+        &self,
+        place: &Place<'_>,
+        fields: &HeaderMap,
+    ) -> Option<Variant> {
+        let (_, variants) = self.variants.recall(&place.primary())?;
+        variants.expected(fields)
     }
 }
 
@@ -107,11 +118,34 @@ impl<'a> Lookup<'a> {
             digest = self.place.digest(variant);
             entry = self.fetch(digest).await?;
         }
-        match entry {
-            Some(entry) => self.judge(digest, &entry).await,
-            None if only_others.is_some() => Ok(Outcome::OtherVariants(Vec::new())),
-            None => Ok(Outcome::Absent),
+        match (entry, only_others) {
+            (Some(entry), _) => self.judge(digest, &entry).await,
+            (None, Some(others)) => Ok(Outcome::OtherVariants(self.offers(&others).await?)),
+            (None, None) => Ok(Outcome::Absent),
         }
+    }
+
+    /// Returns the other variants that the origin may be asked about, as far as one round trip
+    /// shows that they are current.
+    async fn offers(&mut self, others: &Variants) -> Result<Vec<Arc<StoredResponse>>, Error> {
+        let digests = others.offers().map(|variant| self.place.digest(variant));
+        let offers: SmallVec<[(Digest, Tags); 4]> = digests
+            .map(|digest| (digest, self.remembered_tags(digest)))
+            .collect();
+        let mut names = Names::with_capacity(offers.len());
+        for (digest, tags) in &offers {
+            names.push(&self.place.entry(*digest));
+            epochs::list(&mut names, self.wanted.namespace, tags);
+        }
+        let mut values = self.exchange.read(&names).await?;
+        let mut found = Vec::new();
+        for (digest, tags) in &offers {
+            let entry = values.bytes()?;
+            self.known.read(&mut values, tags)?;
+            let response = entry.and_then(|entry| self.decode(*digest, &entry));
+            found.extend(response.filter(|r| self.is_current(r)).map(Arc::new));
+        }
+        Ok(found)
     }
 
     /// Asks for everything, taking the variant for that of the last time.
@@ -177,20 +211,25 @@ impl<'a> Lookup<'a> {
 
     /// Decides whether what was found may be returned.
     async fn judge(&mut self, digest: Digest, entry: &Bytes) -> Result<Outcome, Error> {
-        let response = StoredResponse::decode(entry, self.wanted.key, self.wanted.clock);
-        let Some(response) = response
-            .ok()
-            .filter(|r| self.place.digest(&r.variant) == digest)
-        else {
+        let Some(response) = self.decode(digest, entry) else {
             return Ok(self.discard(digest).await);
         };
         self.learn_tags(digest, response.stamp()).await?;
-        Ok(
-            match response.stamp().is_current(|scope| self.known.get(scope)) {
-                true => Outcome::Response(Arc::new(response)),
-                false => Outcome::Invalidated,
-            },
-        )
+        Ok(match self.is_current(&response) {
+            true => Outcome::Response(Arc::new(response)),
+            false => Outcome::Invalidated,
+        })
+    }
+
+    /// Reads a response; `None` if it is not a whole one of this key and variant.
+    fn decode(&self, digest: Digest, entry: &Bytes) -> Option<StoredResponse> {
+        let response = StoredResponse::decode(entry, self.wanted.key, self.wanted.clock);
+        let is_the_one = |r: &StoredResponse| self.place.digest(&r.variant) == digest;
+        response.ok().filter(is_the_one)
+    }
+
+    fn is_current(&self, response: &StoredResponse) -> bool {
+        response.stamp().is_current(|scope| self.known.get(scope))
     }
 
     /// Asks for the epochs of the tags that were not guessed, and remembers all of them.

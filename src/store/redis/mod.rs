@@ -3,11 +3,13 @@
 //! [`RedisStore`] keeps one key for each response and one for each epoch ([`layout`]). There are no
 //! sets of keys to look after, no scripts, no transactions and no clocks to be compared: a response
 //! carries the epochs it was made under, and to invalidate is to delete an epoch ([`epochs`]). A
-//! hit takes one round trip ([`lookup`]), and so does an invalidation, whatever it reaches.
+//! hit takes one round trip ([`lookup`]), and so does an invalidation, whatever it reaches. Of
+//! several processes that miss the same, one fetches ([`claim`]).
 //!
 //! Nothing here waits for a server that is away ([`connection`]).
 
 mod builder;
+mod claim;
 mod connection;
 mod epochs;
 mod layout;
@@ -24,14 +26,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::Pipeline;
+use redis::{Cmd, Pipeline};
 
 use self::builder::Limits;
 pub use self::builder::RedisStoreBuilder;
-use self::connection::{Connection, get};
+use self::connection::{Connection, Replies, get};
 use self::layout::Place;
 use self::lookup::{Hints, Lookup};
-use super::{BoxFuture, Fill, Found, Kept, Store, Wanted};
+use super::{BoxFuture, Claim, Fill, Found, Kept, Store, Wanted};
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Scope};
@@ -136,6 +138,15 @@ impl Store for RedisStore {
         Box::pin(self.0.capture(namespace, scopes))
     }
 
+    fn claim<'a>(
+        &'a self,
+        wanted: Wanted<'a>,
+        scopes: &'a [Scope],
+        captured: Option<Captured>,
+    ) -> BoxFuture<'a, Result<(Captured, Claim), Error>> {
+        Box::pin(self.0.claim(wanted, scopes, captured))
+    }
+
     fn put<'a>(&'a self, fill: Fill) -> BoxFuture<'a, Result<Kept, Error>> {
         Box::pin(self.0.put(fill))
     }
@@ -188,6 +199,17 @@ impl Store for RedisStore {
 
 impl Shared {
     async fn capture(&self, namespace: &Namespace, scopes: &[Scope]) -> Result<Captured, Error> {
+        let (captured, _) = self.capture_with(namespace, scopes, []).await?;
+        captured
+    }
+
+    /// Captures epochs, and sends other commands along, whose replies it returns.
+    async fn capture_with(
+        &self,
+        namespace: &Namespace,
+        scopes: &[Scope],
+        others: impl IntoIterator<Item = Cmd>,
+    ) -> Result<(Result<Captured, Error>, Replies), Error> {
         /// One in so many captures also renews epochs: no epoch in use ends, and few commands ask.
         const RENEWAL: u32 = 32;
         let moment = self.moment();
@@ -196,8 +218,9 @@ impl Shared {
             .fetch_add(1, Ordering::Relaxed)
             .is_multiple_of(RENEWAL);
         let mut exchange = self.data.begin(self.limits.capture)?;
-        let stamp = epochs::ensure(&mut exchange, namespace, scopes, renew).await?;
-        Ok(Captured { stamp, moment })
+        let (stamp, replies) =
+            epochs::ensure(&mut exchange, namespace, scopes, renew, others).await?;
+        Ok((stamp.map(|stamp| Captured { stamp, moment }), replies))
     }
 
     /// Deletes a response if it is still the one stored. One that replaces it in between goes too,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LANGUAGE, HeaderMap, HeaderValue};
 
 use crate::entry::codec::wire::{Reader, Wire, field_by_field};
-use crate::entry::{StoredResponse, Variant};
+use crate::entry::{StoredResponse, Tagged, Variant};
 use crate::semantics::date::HttpDate;
 use crate::semantics::vary::{Candidate, Nominated, NormalForm, Vary, select};
 
@@ -26,12 +26,13 @@ const VERSION: u8 = 1;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Variants(Vec<Listed>);
 
-/// What decides whether a variant is selected.
+/// What decides whether a variant is selected, and whether it is of use where it is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Listed {
     variant: Variant,
     date: HttpDate,
     content_language: Option<HeaderValue>,
+    offered: bool,
 }
 
 field_by_field! {
@@ -39,6 +40,7 @@ field_by_field! {
         variant,
         date,
         content_language,
+        offered,
     }
 }
 
@@ -47,6 +49,10 @@ impl Variants {
     const MAX_COUNT: usize = 32;
     /// The most that a list may take; every look-up of its key transfers it.
     const MAX_SIZE: usize = 16 * 1024;
+    /// So many variants are offered to an origin, which may confirm one for another request.
+    const MAX_OFFERS: usize = 4;
+    /// To read a longer body, on the chance that it is confirmed, would cost more than it promises.
+    const MAX_OFFERED_BODY: usize = 64 * 1024;
 
     /// Reads a list; `None` if the bytes are none.
     pub(super) fn decode(bytes: &Bytes) -> Option<Self> {
@@ -82,6 +88,10 @@ impl Variants {
             variant: response.variant.clone(),
             date: response.terms.date,
             content_language: response.fields.get(CONTENT_LANGUAGE).cloned(),
+            // The origin knows only the entity-tags that it gave.
+            offered: response.tagged == Tagged::ByOrigin
+                && response.etag().is_some()
+                && response.body.len() <= Self::MAX_OFFERED_BODY,
         };
         self.0.insert(0, newest);
     }
@@ -108,6 +118,23 @@ impl Variants {
     /// Returns the variant that a request selects if there is no response without `Vary`.
     pub(super) fn next_best(&self, request: &HeaderMap) -> Option<&Variant> {
         self.selected(self.candidates(), request)
+    }
+
+    /// Returns the variant that the answer to a request will be, if it varies as the newest does.
+    pub(super) fn expected(&self, request: &HeaderMap) -> Option<Variant> {
+        let newest = &self.0.first()?.variant;
+        let names = newest.vary.fields()?;
+        Some(Variant {
+            nominated: Nominated::new(names, request, newest.form),
+            ..newest.clone()
+        })
+    }
+
+    /// Returns the variants to be offered to the origin when a request selects none of them
+    /// (RFC 9111 §4.1).
+    pub(super) fn offers(&self) -> impl Iterator<Item = &Variant> {
+        let offered = self.0.iter().filter(|listed| listed.offered);
+        offered.map(|listed| &listed.variant).take(Self::MAX_OFFERS)
     }
 
     fn selected<'a>(
@@ -183,10 +210,39 @@ mod tests {
     }
 
     #[test]
+    fn what_a_request_will_be_answered_with_is_told_by_how_the_newest_varies() {
+        let [english, german] = ["en", "de"].map(in_language);
+        let variants = listing(&[german, english]);
+        let expected = |language| variants.expected(&request(language)).unwrap();
+        assert_eq!(expected("fr"), in_language("fr").variant);
+        assert_ne!(expected("fr"), expected("de"));
+        assert_eq!(Variants::default().expected(&request("fr")), None);
+    }
+
+    #[test]
     fn a_newer_response_takes_the_place_of_the_older_and_comes_first() {
         let [english, german] = ["en", "de"].map(in_language);
         let variants = listing(&[english.clone(), german.clone(), english.clone()]);
         assert_eq!(variants, listing(&[german, english]));
+    }
+
+    #[test]
+    fn the_newest_with_an_entity_tag_of_the_origin_and_a_short_body_are_offered() {
+        let tagged = |language| {
+            let fields = [("vary", "accept-language"), ("etag", "\"1\"")];
+            response(language, &fields)
+        };
+        let mut long = tagged("long");
+        long.body = vec![0; Variants::MAX_OFFERED_BODY + 1].into();
+        let mut own = tagged("own");
+        own.tagged = Tagged::ByCache;
+        let responses = ["a", "b", "c", "d", "e"].map(tagged).into_iter();
+        let responses: Vec<_> = responses
+            .chain([in_language("untagged"), long, own])
+            .collect();
+        let offered: Vec<_> = ["e", "d", "c", "b"].map(|name| tagged(name).variant).into();
+        let offers: Vec<_> = listing(&responses).offers().cloned().collect();
+        assert_eq!(offers, offered);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::sleep;
+
 use super::proxy::Proxy;
 use super::*;
 
@@ -90,6 +92,7 @@ async fn a_variant_is_guessed_right_from_the_second_look_up_on() {
         .costs(desk.body(&english), 1, "1 mget")
         .await
         .unwrap();
+    // The origin gave neither an entity-tag, so it is not asked about them.
     counted.costs(desk.outcome(&french), 1, "1 mget").await;
     // Another variant changes the list, but not which one a request for German selects.
     desk.fill(&french, &[]).await;
@@ -97,6 +100,16 @@ async fn a_variant_is_guessed_right_from_the_second_look_up_on() {
         .costs(desk.body(&german), 1, "1 mget")
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn other_variants_to_be_offered_take_a_second_round_trip() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let [german, french] = ["de", "fr"].map(|language| in_language(desk, language));
+    desk.fill(&german.field("etag", b"\"1\""), &[]).await;
+    let outcome = counted.costs(desk.outcome(&french), 2, "2 mget").await;
+    assert!(matches!(outcome, Outcome::OtherVariants(others) if others.len() == 1));
 }
 
 #[tokio::test]
@@ -160,6 +173,27 @@ async fn a_warm_miss_needs_no_capture() {
         found.captured.map(|found| found.stamp),
         Some(captured.stamp)
     );
+}
+
+#[tokio::test]
+async fn a_claim_goes_along_with_the_capture_and_is_released_by_one_command() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let sample = desk.sample("/a");
+    let (captured, claim) = counted
+        .costs(desk.claim(&sample, None), 1, "4 get, 4 set")
+        .await
+        .unwrap();
+    counted
+        .costs(desk.claim(&sample, Some(captured)), 1, "1 get, 1 set")
+        .await
+        .unwrap();
+    let release = async {
+        drop(claim);
+        // A task does it.
+        sleep(Duration::from_millis(50)).await;
+    };
+    counted.costs(release, 1, "1 del").await;
 }
 
 #[tokio::test]

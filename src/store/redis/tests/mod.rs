@@ -1,5 +1,6 @@
 //! The store against real servers.
 
+mod claims;
 mod commands;
 mod damage;
 mod faults;
@@ -77,17 +78,32 @@ impl Desk {
     }
 
     async fn look_up(&self, sample: &Sample) -> Result<Found, Error> {
-        let wanted = Wanted {
+        let scopes = sample.scopes();
+        self.store.lookup(self.wanted(sample), &scopes).await
+    }
+
+    fn wanted<'a>(&'a self, sample: &'a Sample) -> Wanted<'a> {
+        Wanted {
             namespace: &self.namespace,
             key: &sample.key,
             fields: &sample.request,
             clock: &self.clock,
-        };
-        self.store.lookup(wanted, &sample.scopes()).await
+        }
     }
 
     async fn outcome(&self, sample: &Sample) -> Outcome {
         self.look_up(sample).await.unwrap().outcome
+    }
+
+    async fn claim(
+        &self,
+        sample: &Sample,
+        captured: Option<Captured>,
+    ) -> Result<(Captured, Claim), Error> {
+        let scopes = sample.scopes();
+        self.store
+            .claim(self.wanted(sample), &scopes, captured)
+            .await
     }
 
     async fn body(&self, sample: &Sample) -> Option<Bytes> {
@@ -162,6 +178,35 @@ async fn a_response_without_vary_answers_what_no_variant_does() {
     for (sample, body) in [(&german, "de"), (&english, "en"), (&french, "any")] {
         assert_eq!(desk.body(sample).await, Some(body.into()));
     }
+}
+
+#[tokio::test]
+async fn where_no_variant_is_selected_those_that_are_current_are_offered() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let variant = |language| in_language(&desk, language).field("etag", b"\"of the origin\"");
+    let offered = async || match desk.outcome(&variant("fr")).await {
+        Outcome::OtherVariants(others) => {
+            let bodies = others.iter().map(|other| other.body().clone());
+            bodies.collect::<Vec<_>>()
+        }
+        outcome => panic!("{outcome:?}"),
+    };
+    for language in ["a", "b", "c", "d", "e"] {
+        desk.fill(&variant(language), &[desk.tag(language)]).await;
+    }
+    assert!(offered().await.is_empty(), "nobody knows of their tags yet");
+    for language in ["b", "c", "d", "e"] {
+        assert!(desk.body(&variant(language)).await.is_some());
+    }
+    assert_eq!(offered().await, ["e", "d", "c", "b"]);
+    desk.invalidate(&[desk.tag("d")]).await.unwrap();
+    redis.command(&[b"SET", desk.entry(&variant("c")).as_bytes(), b"damaged"]);
+    assert_eq!(offered().await, ["e", "b"]);
+    desk.invalidate(&desk.sample("/hello").scopes()[2..])
+        .await
+        .unwrap();
+    assert!(offered().await.is_empty());
 }
 
 #[tokio::test]

@@ -1,0 +1,215 @@
+//! Letting one process fetch for all.
+//!
+//! A lock is a key that ends by itself, with a random token. Nothing depends on it but the number
+//! of calls of the handler, so it needs no script that compares the token before it is released: a
+//! lock that may have passed to another process by now is left alone, which costs a wait.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use redis::Pipeline;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use super::Shared;
+use super::connection::{Replies, get};
+use super::epochs::millis;
+use super::layout::{Name, Place};
+use crate::epoch::{Captured, Scope};
+use crate::error::Error;
+use crate::store::{Claim, FillLock, FillWait, Settled, Wanted};
+
+/// A lock that is not renewed for so long ends.
+const LOCK_TTL: Duration = Duration::from_secs(10);
+/// How often the lock of a fetch that goes on is renewed.
+const RENEWAL: Duration = Duration::from_secs(3);
+/// A lock that was not renewed for so long may be another's already, for all this process knows.
+const SURELY_HELD: Duration = Duration::from_secs(8);
+/// Stands in the place of a lock after a fetch that was of no use to others.
+const UNCACHEABLE: &[u8] = b"U";
+const UNCACHEABLE_TTL: Duration = Duration::from_secs(5);
+/// How soon a wait looks whether the lock has ended; the pauses double.
+const FIRST_LOOK: Duration = Duration::from_millis(25);
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+impl Shared {
+    /// Claims the fetch of what is wanted, and captures the epochs of `scopes` along the way unless
+    /// they are `captured`.
+    ///
+    /// Whoever cannot learn whether another process fetches does so itself.
+    pub(super) async fn claim(
+        self: &Arc<Self>,
+        wanted: Wanted<'_>,
+        scopes: &[Scope],
+        captured: Option<Captured>,
+    ) -> Result<(Captured, Claim), Error> {
+        let name = self.lock(wanted, scopes);
+        let token = getrandom::u64().unwrap_or_default().to_be_bytes();
+        let mut set = redis::cmd("SET");
+        set.arg(&name).arg(&token).arg("NX");
+        set.arg("PX").arg(millis(LOCK_TTL));
+        let asked = self.clock.now();
+        let missing = if captured.is_some() { &[] } else { scopes };
+        let answer = self
+            .capture_with(wanted.namespace, missing, [set, get(&name)])
+            .await;
+        let (new, claim) = match answer {
+            Ok((new, replies)) => (new, self.claimed(name, token, replies, asked)),
+            Err(error) => (Err(error), Claim::Granted(FillLock::none())),
+        };
+        let captured = match captured {
+            Some(captured) => captured,
+            None => new?,
+        };
+        Ok((captured, claim))
+    }
+
+    /// Returns the name of the lock of what is wanted.
+    ///
+    /// Requests for different variants do not wait for each other, once it is known what varies.
+    fn lock(&self, wanted: Wanted<'_>, scopes: &[Scope]) -> Name {
+        let place = Place::of(wanted.namespace, wanted.key, scopes.iter().copied());
+        let variant = self.hints.expected_variant(&place, wanted.fields);
+        place.lock(variant.map_or(place.primary(), |variant| place.digest(&variant)))
+    }
+
+    fn claimed(
+        self: &Arc<Self>,
+        name: Name,
+        token: [u8; 8],
+        mut replies: Replies,
+        asked: Instant,
+    ) -> Claim {
+        // Whether it was set shows in what stands there now.
+        let _ = replies.done();
+        match replies.bytes() {
+            Ok(Some(held)) if held == UNCACHEABLE => Claim::Uncacheable,
+            Ok(Some(held)) if held != token[..] => {
+                Claim::Elsewhere(FillWait::new(Arc::clone(self).wait(name, held)))
+            }
+            Ok(Some(_)) => Claim::Granted(self.hold(name, asked)),
+            // Refused, or it ended between the two commands.
+            Ok(None) | Err(_) => Claim::Granted(FillLock::none()),
+        }
+    }
+
+    /// Keeps a lock until it is settled.
+    fn hold(self: &Arc<Self>, name: Name, since: Instant) -> FillLock {
+        let Ok(runtime) = Handle::try_current() else {
+            return FillLock::none();
+        };
+        let (settle, settled) = oneshot::channel();
+        let held = Held {
+            shared: Arc::clone(self),
+            name,
+            since,
+        };
+        runtime.spawn(held.until(settled));
+        FillLock::new(move |how| {
+            // Fails if the lock has been lost.
+            let _ = settle.send(how);
+        })
+    }
+
+    /// Waits until a lock with this token has ended, or cannot be seen any more.
+    async fn wait(self: Arc<Self>, name: Name, token: Bytes) -> Settled {
+        let mut pause = FIRST_LOOK;
+        loop {
+            sleep(pause).await;
+            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+            match self.look(&name).await {
+                Ok(Some(held)) if held == token => {}
+                Ok(Some(held)) if held == UNCACHEABLE => return Settled::Uncacheable,
+                _ => return Settled::Released,
+            }
+        }
+    }
+
+    async fn look(&self, name: &Name) -> Result<Option<Bytes>, Error> {
+        let mut commands = Pipeline::new();
+        commands.add_command(get(name));
+        let mut exchange = self.data.begin(self.limits.read)?;
+        exchange.send(&commands).await?.bytes()
+    }
+}
+
+/// A lock that this process holds.
+struct Held {
+    shared: Arc<Shared>,
+    name: Name,
+    /// Before it was last taken or renewed.
+    since: Instant,
+}
+
+impl Held {
+    /// Renews the lock until it is settled, and ends it then. When it is lost, that is that.
+    async fn until(mut self, mut settled: oneshot::Receiver<Settled>) {
+        loop {
+            match timeout(RENEWAL, &mut settled).await {
+                Err(_elapsed) => {
+                    if !self.renew().await {
+                        return;
+                    }
+                }
+                Ok(how) => return self.settle(how.unwrap_or(Settled::Released)).await,
+            }
+        }
+    }
+
+    /// Makes the lock last; returns whether it is still held.
+    async fn renew(&mut self) -> bool {
+        let now = self.shared.clock.now();
+        if !self.is_held(now) {
+            return false;
+        }
+        let mut commands = Pipeline::new();
+        commands
+            .cmd("PEXPIRE")
+            .arg(&self.name)
+            .arg(millis(LOCK_TTL));
+        match self
+            .send(&commands)
+            .await
+            .and_then(|mut reply| reply.integer())
+        {
+            Ok(0) => false,
+            Ok(_) => {
+                self.since = now;
+                true
+            }
+            // Perhaps the next time.
+            Err(_) => true,
+        }
+    }
+
+    async fn settle(self, how: Settled) {
+        if !self.is_held(self.shared.clock.now()) {
+            return;
+        }
+        let mut commands = Pipeline::new();
+        match how {
+            Settled::Released => commands.cmd("DEL").arg(&self.name),
+            Settled::Uncacheable => {
+                let mark = commands
+                    .cmd("SET")
+                    .arg(&self.name)
+                    .arg(UNCACHEABLE)
+                    .arg("XX");
+                mark.arg("PX").arg(millis(UNCACHEABLE_TTL))
+            }
+        };
+        // Without success it ends by itself.
+        let _ = self.send(&commands).await;
+    }
+
+    async fn send(&self, commands: &Pipeline) -> Result<Replies, Error> {
+        let mut exchange = self.shared.data.begin(self.shared.limits.capture)?;
+        exchange.send(commands).await
+    }
+
+    fn is_held(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) < SURELY_HELD
+    }
+}

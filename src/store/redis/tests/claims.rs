@@ -1,0 +1,197 @@
+//! Of the processes that miss the same, one fetches; whatever happens to its lock, the others only
+//! fetch too.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::*;
+use crate::store::{FillLock, FillWait, Settled};
+
+/// As good as at once, on a machine that is busy with other tests.
+const AT_ONCE: Duration = Duration::from_millis(20);
+/// Longer than the longest pause between two looks at a lock.
+const SOON: Duration = Duration::from_millis(400);
+
+async fn claim(desk: &Desk, sample: &Sample) -> Claim {
+    let (_, claim) = desk.claim(sample, None).await.unwrap();
+    claim
+}
+
+async fn lock(desk: &Desk, sample: &Sample) -> FillLock {
+    match claim(desk, sample).await {
+        Claim::Granted(lock) => lock,
+        claim => panic!("{claim:?}"),
+    }
+}
+
+async fn wait(desk: &Desk, sample: &Sample) -> FillWait {
+    match claim(desk, sample).await {
+        Claim::Elsewhere(wait) => wait,
+        claim => panic!("{claim:?}"),
+    }
+}
+
+fn lock_name(desk: &Desk, sample: &Sample) -> String {
+    let place = Place::of(&desk.namespace, &sample.key, sample.scopes().into_iter());
+    place.lock(place.primary()).to_string()
+}
+
+/// What a process does until it has a response.
+async fn fetch(desk: &Desk, sample: &Sample, calls: &AtomicUsize) -> Bytes {
+    loop {
+        if let Some(body) = desk.body(sample).await {
+            return body;
+        }
+        let (captured, claim) = desk.claim(sample, None).await.unwrap();
+        match claim {
+            Claim::Granted(_lock) => {
+                calls.fetch_add(1, Ordering::Relaxed);
+                // The handler.
+                sleep(Duration::from_millis(30)).await;
+                desk.put(sample, captured, &[]).await.unwrap();
+            }
+            Claim::Elsewhere(wait) => assert_eq!(wait.await, Settled::Released),
+            Claim::Uncacheable => panic!("nobody said so"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_processes_that_miss_the_same_a_hundred_times_one_fetches() {
+    let redis = RedisServer::start();
+    let (mut tasks, calls) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+    for _ in 0..3 {
+        let desk = Desk::new(&redis).await;
+        for _ in 0..100 {
+            let (desk, calls) = (desk.clone(), Arc::clone(&calls));
+            tasks.spawn(async move { fetch(&desk, &desk.sample("/a"), &calls).await });
+        }
+    }
+    assert!(tasks.join_all().await.iter().all(|body| body == "/a"));
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_lock_that_is_evicted_costs_a_second_fetch_and_no_more() {
+    let redis = RedisServer::start();
+    let [one, other] = [Desk::new(&redis).await, Desk::new(&redis).await];
+    let [old, new] = ["old", "new"].map(|body| one.sample("/a").body(body));
+    let (captured, claim) = one.claim(&old, None).await.unwrap();
+    redis.command(&["DEL", &lock_name(&one, &old)]);
+    one.invalidate(&old.scopes()[2..]).await.unwrap();
+
+    let (later, second) = other.claim(&new, None).await.unwrap();
+    assert!(matches!(second, Claim::Granted(_)));
+    other.put(&new, later, &[]).await.unwrap();
+    let kept = one.put(&old, captured, &[]).await.unwrap();
+    assert_eq!(kept, Kept::Invalidated);
+    drop((claim, second));
+    assert_eq!(one.body(&old).await, Some("new".into()));
+}
+
+#[tokio::test]
+async fn the_lock_of_a_process_that_died_ends_by_itself() {
+    let redis = RedisServer::start();
+    let [one, other] = [Desk::new(&redis).await, Desk::new(&redis).await];
+    let sample = one.sample("/a");
+    let _lock = lock(&one, &sample).await;
+    one.store.close().await;
+    let wait = wait(&other, &sample).await;
+    let name = lock_name(&one, &sample);
+    let left: u64 = redis.command(&["PTTL", &name]).parse().unwrap();
+    assert!((8_000..=10_000).contains(&left), "{left}");
+    // What would happen then, a little earlier.
+    redis.command(&["PEXPIRE", &name, "50"]);
+    assert_eq!(timeout(SOON, wait).await, Ok(Settled::Released));
+    lock(&other, &sample).await.uncacheable();
+}
+
+#[tokio::test]
+async fn the_lock_of_a_fetch_that_goes_on_is_renewed_until_it_is_lost() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let [held, lost] = ["/a", "/b"].map(|path| desk.sample(path));
+    let _locks = [lock(&desk, &held).await, lock(&desk, &lost).await];
+    redis.command(&["DEL", &lock_name(&desk, &lost)]);
+    // Three seconds are the time of the renewal, which is the server's.
+    sleep(Duration::from_millis(3200)).await;
+    let left: u64 = redis
+        .command(&["PTTL", &lock_name(&desk, &held)])
+        .parse()
+        .unwrap();
+    assert!((9_000..=10_000).contains(&left), "{left}");
+    assert_eq!(redis.command(&["EXISTS", &lock_name(&desk, &lost)]), "0");
+}
+
+#[tokio::test]
+async fn after_an_uncacheable_answer_nobody_waits_for_some_seconds() {
+    let redis = RedisServer::start();
+    let [one, other] = [Desk::new(&redis).await, Desk::new(&redis).await];
+    let sample = one.sample("/a");
+    let held = lock(&one, &sample).await;
+    let wait = wait(&other, &sample).await;
+    held.uncacheable();
+    assert_eq!(timeout(SOON, wait).await, Ok(Settled::Uncacheable));
+    for desk in [&one, &other] {
+        assert!(matches!(claim(desk, &sample).await, Claim::Uncacheable));
+    }
+    let left: u64 = redis
+        .command(&["PTTL", &lock_name(&one, &sample)])
+        .parse()
+        .unwrap();
+    assert!((1..=5_000).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn requests_for_different_variants_do_not_wait_for_each_other() {
+    let redis = RedisServer::start();
+    let [one, other] = [Desk::new(&redis).await, Desk::new(&redis).await];
+    let [german, english, french] = ["de", "en", "fr"].map(|language| in_language(&one, language));
+    one.fill(&german, &[]).await;
+    for (desk, sample) in [(&one, &english), (&other, &french)] {
+        assert!(matches!(
+            desk.outcome(sample).await,
+            Outcome::OtherVariants(_)
+        ));
+    }
+    let _locks = [lock(&one, &english).await, lock(&other, &french).await];
+    let _wait = wait(&other, &english).await;
+}
+
+#[tokio::test]
+async fn while_the_server_is_away_claims_are_granted_and_waits_end_at_once() {
+    let mut redis = RedisServer::start();
+    let [one, other] = [Desk::new(&redis).await, Desk::new(&redis).await];
+    let sample = one.sample("/a");
+    let held = lock(&one, &sample).await;
+    let (captured, Claim::Elsewhere(wait)) = other.claim(&sample, None).await.unwrap() else {
+        panic!("one holds the lock");
+    };
+    redis.kill();
+    assert_eq!(timeout(SOON, wait).await, Ok(Settled::Released));
+    let began = Instant::now();
+    let error = other.claim(&sample, None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let (same, claim) = other.claim(&sample, Some(captured.clone())).await.unwrap();
+    assert_eq!(same, captured);
+    assert!(matches!(claim, Claim::Granted(_)));
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_lock_that_the_server_refuses_is_not_waited_for() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let sample = desk.sample("/a");
+    desk.capture(&sample.scopes()).await.unwrap();
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    for _ in 0..2 {
+        let (captured, claim) = desk.claim(&sample, None).await.unwrap();
+        assert_eq!(captured.stamp.iter().count(), 3);
+        assert!(matches!(claim, Claim::Granted(_)));
+    }
+    assert_eq!(redis.command(&["EXISTS", &lock_name(&desk, &sample)]), "0");
+}

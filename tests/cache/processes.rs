@@ -1,0 +1,125 @@
+//! Processes that share a Redis: one calls the handler for all.
+//!
+//! Each has a layer and connections of its own, as processes have; that they live in one here makes
+//! no difference to them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tower_response_cache::{CacheLayer, RedisStore, RulesBuilder};
+
+use crate::redis_server::RedisServer;
+use crate::support::{Answer, Cache, Origin, everywhere, settle, ttl};
+
+async fn processes(
+    server: &RedisServer,
+    origin: &Origin,
+    rules: fn() -> RulesBuilder,
+) -> Vec<Arc<Cache>> {
+    let connect = async |_| {
+        let store = RedisStore::connect(&server.url()).await.unwrap();
+        Arc::new(Cache::over(CacheLayer::new(store), origin, rules()))
+    };
+    join_all((0..3).map(connect)).await
+}
+
+/// Asks each process a hundred times at once, while the handler takes its time.
+async fn ask(processes: &[Arc<Cache>], origin: &Origin, uri: &'static str) -> Vec<Answer> {
+    let hold = origin.hold();
+    let tasks: Vec<_> = processes
+        .iter()
+        .cycle()
+        .take(300)
+        .map(|process| {
+            let process = Arc::clone(process);
+            tokio::spawn(async move { process.get(uri).await })
+        })
+        .collect();
+    while origin.made() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // A handler so slow that all have claimed the fetch by then.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drop(hold);
+    let answers = join_all(tasks).await;
+    answers.into_iter().map(Result::unwrap).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_hundred_misses_of_three_processes_are_one_call() {
+    let server = RedisServer::start();
+    let origin = Origin::counting(&[]);
+    let processes = processes(&server, &origin, || everywhere(ttl(60))).await;
+    let answers = ask(&processes, &origin, "/a").await;
+    assert!(answers.iter().all(|answer| answer.text() == "1"), "T24");
+    assert_eq!(origin.calls(), 1, "T24");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_for_others_makes_no_process_wait() {
+    let server = RedisServer::start();
+    let origin = Origin::counting(&[("cache-control", "private")]);
+    let processes = processes(&server, &origin, || everywhere(ttl(60))).await;
+    let began = tokio::time::Instant::now();
+    let answers = ask(&processes, &origin, "/a").await;
+    let mut texts: Vec<_> = answers.iter().map(Answer::text).collect();
+    texts.sort_unstable();
+    texts.dedup();
+    assert_eq!(texts.len(), 300, "T24: to each its own");
+    assert!(began.elapsed() < Duration::from_secs(3), "T24: no convoy");
+}
+
+#[tokio::test]
+async fn a_response_with_tags_of_its_own_is_shared_too() {
+    let server = RedisServer::start();
+    let origin = Origin::new(|call| {
+        let mut response = crate::support::response(&[], call.number.to_string());
+        let tags = tower_response_cache::Tags::new(["late"]);
+        response.extensions_mut().insert(tags);
+        response
+    });
+    let processes = processes(&server, &origin, || everywhere(ttl(60))).await;
+    let answers = ask(&processes, &origin, "/a").await;
+    assert!(answers.iter().all(|answer| answer.text() == "1"), "T24");
+    assert_eq!(origin.calls(), 1, "T24");
+}
+
+#[tokio::test]
+async fn one_process_refreshes_for_all() {
+    let server = RedisServer::start();
+    let origin = Origin::counting(&[]);
+    let rules = || everywhere(ttl(10).stale_while_revalidate(Duration::from_secs(100)));
+    let processes = processes(&server, &origin, rules).await;
+    processes[0].get("/a").await;
+    while processes[0].handle().stats().stored() == 0 {
+        tokio::task::yield_now().await;
+    }
+    for process in &processes {
+        process.advance(20);
+    }
+    let hold = origin.hold();
+    for process in &processes {
+        assert_eq!(process.get("/a").await.text(), "1");
+        while origin.calls() < 2 {
+            tokio::task::yield_now().await;
+        }
+    }
+    settle().await;
+    drop(hold);
+    for process in &processes {
+        process.handle().shutdown(Duration::from_secs(1)).await;
+    }
+    assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test]
+async fn without_the_redis_each_process_asks_once() {
+    let mut server = RedisServer::start();
+    let origin = Origin::counting(&[]);
+    let processes = processes(&server, &origin, || everywhere(ttl(60))).await;
+    server.kill();
+    ask(&processes, &origin, "/a").await;
+    // Those of a process still share one call; how soon each notices the loss makes some difference.
+    assert!(origin.calls() <= 12, "{} calls", origin.calls());
+}
