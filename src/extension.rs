@@ -1,7 +1,8 @@
 //! What handlers tell the cache in types instead of header strings.
 //!
 //! Put one into the response's extensions; the cache takes it out again before
-//! the response leaves, whether or not it was stored.
+//! the response leaves, whether or not it was stored. [`EmptyBody`] alone is
+//! for requests.
 //!
 //! ```
 //! use std::time::Duration;
@@ -13,6 +14,7 @@
 //! # assert_eq!(response.extensions().get(), Some(&CacheFor(Duration::from_secs(60))));
 //! ```
 
+use std::fmt;
 use std::time::Duration;
 
 use http::Extensions;
@@ -37,6 +39,39 @@ impl Tags {
     /// Makes a set of tags.
     pub fn new(tags: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self(tags.into_iter().map(Into::into).collect())
+    }
+}
+
+/// Makes an empty request body, for the cache to repeat a request with.
+///
+/// Beside what its client wants, a request can ask what the cache wants to know: whether a stored
+/// response still holds, or what a stored part lacks. A handler may answer something that fits
+/// neither. Then the cache asks once more for the client alone (RFC 9111 §4.3.4), if it can make
+/// such a request: if the first had no content, and in its extensions the way to make a body of its
+/// type without any. Else the client gets a stale response or a 502, and the next one is asked for
+/// alone.
+///
+/// ```
+/// use http_body_util::Empty;
+/// use tower_response_cache::EmptyBody;
+///
+/// let mut request = http::Request::new(Empty::<bytes::Bytes>::new());
+/// request.extensions_mut().insert(EmptyBody(Empty::<bytes::Bytes>::new));
+/// ```
+pub struct EmptyBody<B>(pub fn() -> B);
+
+// Not derived, which would ask the same of the body.
+impl<B> Clone for EmptyBody<B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B> Copy for EmptyBody<B> {}
+
+impl<B> fmt::Debug for EmptyBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmptyBody").finish_non_exhaustive()
     }
 }
 

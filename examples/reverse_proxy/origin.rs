@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
+use http_body_util::{Either, Empty};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client};
@@ -23,10 +25,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request may take from its first byte until the final response begins.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// What the origin reads: the client's content, or none where the cache asks again.
+pub(crate) type RequestBody = Either<Incoming, Empty<Bytes>>;
+
 /// The origin server, as the cache's inner service.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
-    client: Arc<Client<HttpConnector, Incoming>>,
+    client: Arc<Client<HttpConnector, RequestBody>>,
     authority: Authority,
 }
 
@@ -55,7 +60,7 @@ impl Origin {
 
     async fn fetch(
         self,
-        mut request: Request<Incoming>,
+        mut request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, OriginError> {
         self.address(&mut request);
         let mut response = tokio::time::timeout(RESPONSE_TIMEOUT, self.client.request(request))
@@ -73,7 +78,7 @@ impl Origin {
     }
 
     /// Makes a request one of HTTP/1.1 to the origin, which keeps its path and `Host`.
-    fn address(&self, request: &mut Request<Incoming>) {
+    fn address(&self, request: &mut Request<RequestBody>) {
         let mut target = std::mem::take(request.uri_mut()).into_parts();
         target.scheme = Some(Scheme::HTTP);
         target.authority = Some(self.authority.clone());
@@ -101,7 +106,7 @@ impl Origin {
     }
 }
 
-impl Service<Request<Incoming>> for Origin {
+impl Service<Request<RequestBody>> for Origin {
     type Response = Response<Incoming>;
     type Error = OriginError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, OriginError>> + Send>>;
@@ -110,7 +115,7 @@ impl Service<Request<Incoming>> for Origin {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         Box::pin(self.clone().fetch(request))
     }
 }

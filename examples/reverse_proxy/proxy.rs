@@ -8,12 +8,12 @@ use http::header::{
 };
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body_util::{Either, Full};
+use http_body_util::{Either, Empty, Full};
 use hyper::body::Incoming;
 use tower::{Layer, ServiceExt};
-use tower_response_cache::{CacheLayer, CacheService, ResponseBody};
+use tower_response_cache::{CacheLayer, CacheService, EmptyBody, ResponseBody};
 
-use crate::origin::Origin;
+use crate::origin::{Origin, RequestBody};
 
 /// What clients read: a response through the cache, or a line from the proxy.
 pub(crate) type Body = Either<ResponseBody<Incoming>, Full<Bytes>>;
@@ -42,6 +42,9 @@ impl Proxy {
         if let Err(why) = admit(&mut request) {
             return Ok(refusal(why));
         }
+        let mut request = request.map(Either::Left);
+        let empty: fn() -> RequestBody = || Either::Right(Empty::new());
+        request.extensions_mut().insert(EmptyBody(empty));
         match self.cache.oneshot(request).await {
             Ok(response) => Ok(response.map(Either::Left)),
             Err(error) => {

@@ -15,6 +15,7 @@ use super::body;
 use crate::engine::{
     Arrived, BoxError, Content, Exchange, Forward, LONGEST_FETCH, Recorder, Step, Write,
 };
+use crate::extension::EmptyBody;
 
 /// Answers a request from the store or from `inner`, which is ready.
 pub(super) async fn exchange<S, ReqBody, ResBody>(
@@ -26,7 +27,7 @@ where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
     S::Future: Send,
     S::Error: Send + 'static,
-    ReqBody: Send + 'static,
+    ReqBody: Body + Send + 'static,
     ResBody: Body + Send + 'static,
     ResBody::Data: Send,
     ResBody::Error: Into<BoxError>,
@@ -81,7 +82,7 @@ where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
     S::Future: Send,
     S::Error: Send + 'static,
-    ReqBody: Send + 'static,
+    ReqBody: Body + Send + 'static,
     ResBody: Body + Send + 'static,
     ResBody::Data: Send,
     ResBody::Error: Into<BoxError>,
@@ -111,6 +112,7 @@ async fn fetch<S, ReqBody, ResBody>(
 ) -> Result<Response<ResponseBody<ResBody>>, S::Error>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    ReqBody: Body + 'static,
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
@@ -122,6 +124,7 @@ where
     forward(inner, Request::from_parts(head, body), to).await
 }
 
+/// Forwards a request, and once more if the answer is of no use to anybody.
 async fn forward<S, ReqBody, ResBody>(
     mut inner: S,
     mut request: Request<ReqBody>,
@@ -129,30 +132,58 @@ async fn forward<S, ReqBody, ResBody>(
 ) -> Result<Response<ResponseBody<ResBody>>, S::Error>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    ReqBody: Body + 'static,
     ResBody: Body + Send + 'static,
     ResBody::Error: Into<BoxError>,
 {
-    forward.prepare(request.headers_mut());
-    let response = match forward.bounded(inner.call(request)).await {
-        Some(Ok(response)) => response,
-        None => return Ok(forward.timed_out().map(ResponseBody::made)),
-        Some(Err(error)) => {
-            let stale = forward.failed();
-            return stale
-                .map(|response| response.map(ResponseBody::made))
-                .ok_or(error);
-        }
+    let mut again = match forward.has_questions() {
+        true => repetition(&request),
+        false => None,
     };
-    let (mut head, body) = response.into_parts();
-    match forward.arrived(&mut head, body.size_hint().lower()) {
-        Arrived::Answer(response) => Ok(response.map(ResponseBody::made)),
-        Arrived::Pass(None) => Ok(Response::from_parts(head, ResponseBody::passing(body))),
-        Arrived::Pass(Some(prefix)) => {
-            let behind = Content::behind(prefix, body::source(body));
-            Ok(Response::from_parts(head, ResponseBody::made(behind)))
-        }
-        Arrived::Record(recorder, prefix) => Ok(record(head, prefix, body, recorder).await),
+    loop {
+        forward.prepare(request.headers_mut(), again.is_some());
+        let response = match forward.bounded(inner.call(request)).await {
+            Some(Ok(response)) => response,
+            None => return Ok(forward.timed_out().map(ResponseBody::made)),
+            Some(Err(error)) => {
+                let stale = forward.failed();
+                return stale
+                    .map(|response| response.map(ResponseBody::made))
+                    .ok_or(error);
+            }
+        };
+        let (mut head, body) = response.into_parts();
+        let least = body.size_hint().lower();
+        return Ok(match forward.arrived(&mut head, least, again.take()) {
+            Arrived::Answer(response) => response.map(ResponseBody::made),
+            Arrived::Again(to, repeated) => {
+                (forward, request) = (*to, repeated);
+                poll_fn(|cx| inner.poll_ready(cx)).await?;
+                continue;
+            }
+            Arrived::Pass(None) => Response::from_parts(head, ResponseBody::passing(body)),
+            Arrived::Pass(Some(prefix)) => {
+                let behind = Content::behind(prefix, body::source(body));
+                Response::from_parts(head, ResponseBody::made(behind))
+            }
+            Arrived::Record(recorder, prefix) => record(head, prefix, body, recorder).await,
+        });
     }
+}
+
+/// Returns a request once more, if it has no content and says how to make a body without any.
+fn repetition<B: Body + 'static>(request: &Request<B>) -> Option<Request<B>> {
+    let EmptyBody(empty) = request.extensions().get::<EmptyBody<B>>()?;
+    if !request.body().is_end_stream() {
+        return None;
+    }
+    let mut again = Request::new(empty());
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.version_mut() = request.version();
+    *again.headers_mut() = request.headers().clone();
+    *again.extensions_mut() = request.extensions().clone();
+    Some(again)
 }
 
 async fn record<ResBody>(
@@ -175,7 +206,7 @@ where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
     S::Future: Send,
     S::Error: Send + 'static,
-    ReqBody: Send + 'static,
+    ReqBody: Body + Send + 'static,
     ResBody: Body + Send + 'static,
     ResBody::Data: Send,
     ResBody::Error: Into<BoxError>,

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use tower_response_cache::{Policy, Rule, Rules, RulesBuilder, Tags, Target};
 
 use crate::support::{
-    Broken, Cache, Call, Origin, everywhere, get, request, response, status, ttl,
+    Broken, Cache, Call, Origin, everywhere, get, repeatable, request, response, status, ttl,
 };
 
 const LONG_AGO: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -507,6 +507,34 @@ async fn a_304_for_another_response_renews_nothing() {
     assert_ne!(answer.status, StatusCode::NOT_MODIFIED);
     origin.answer(|_| response(&[("cache-control", "max-age=10")], "new"));
     assert_eq!(cache.get("/a").await.text(), "new");
+}
+
+#[tokio::test]
+async fn a_304_for_another_response_is_not_the_last_word_where_the_request_can_be_repeated() {
+    let fields = [("cache-control", "max-age=10"), ("etag", "\"v\"")];
+    let origin = Origin::counting(&fields);
+    let cache = Cache::new(&origin, letter());
+    cache.get("/a").await;
+    cache.advance(11);
+    origin.answer(
+        move |call| match call.head.headers.contains_key("if-none-match") {
+            true => status(304, &[("etag", "\"other\"")], ""),
+            false => response(&fields, "new"),
+        },
+    );
+    let answer = cache.fetch(repeatable(get("/a"))).await;
+    assert_eq!((answer.text(), origin.calls()), ("new", 3), "U34");
+    assert_eq!(cache.get("/a").await.cache_status(), "hit; ttl=10");
+
+    cache.advance(11);
+    origin.answer(
+        |call| match call.head.headers.contains_key("if-none-match") {
+            true => status(304, &[("etag", "\"other\"")], ""),
+            false => status(503, &[], ""),
+        },
+    );
+    let answer = cache.fetch(repeatable(get("/a"))).await;
+    assert_eq!((answer.text(), origin.calls()), ("new", 5), "SV2");
 }
 
 #[tokio::test]

@@ -12,8 +12,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt};
 use tower_response_cache::{
-    CacheHandle, CacheLayer, CacheService, ManualClock, MemoryStore, ResponseBody, Rule, Rules,
-    RulesBuilder,
+    CacheHandle, CacheLayer, CacheService, EmptyBody, ManualClock, MemoryStore, ResponseBody, Rule,
+    Rules, RulesBuilder,
 };
 
 pub(crate) use self::origin::{Broken, Call, Origin, stream};
@@ -145,6 +145,13 @@ pub(crate) fn request(method: Method, uri: &str, fields: &[(&str, &str)]) -> Req
 
 pub(crate) fn get(uri: &str) -> Request<Full<Bytes>> {
     request(Method::GET, uri, &[])
+}
+
+/// Lets the cache send a request again.
+pub(crate) fn repeatable(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+    let empty: fn() -> Full<Bytes> = Full::default;
+    request.extensions_mut().insert(EmptyBody(empty));
+    request
 }
 
 /// Makes a 200 whose body is at hand.
