@@ -83,7 +83,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn StdError>> {
         Storage::Memory => CacheLayer::new(MemoryStore::new(MEMORY)),
         Storage::Redis(url) => CacheLayer::new(RedisStore::connect(&url).await?),
     };
-    let proxy = Proxy::new(Origin::new(options.origin), &cache.policy(options.preset));
+    let proxy = Proxy::new(Origin::new(options.origin), &cache.policy(options.preset))?;
     let listener = TcpListener::bind(options.listen).await?;
     writeln!(
         std::io::stdout(),
