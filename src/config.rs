@@ -7,18 +7,22 @@ use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
 use crate::middleware::CacheLayer;
 use crate::rules::{Rules, units};
+#[cfg(feature = "memory")]
+use crate::store::MemoryStore;
 #[cfg(feature = "redis")]
 use crate::store::RedisStore;
+#[cfg(all(feature = "memory", feature = "redis"))]
+use crate::store::TieredStore;
 
 /// How to run a cache: where it stores, how much, under which name.
 ///
 /// | variable | field in a file | meaning | default |
 /// |---|---|---|---|
-/// | `CACHE_URL`, else `REDIS_URL` | `url` | `memory`, or `redis://[user:password@]host[:port][/db]` | `memory` |
+/// | `CACHE_URL`, else `REDIS_URL` | `url` | `memory`, `redis://[user:password@]host[:port][/db]`, or with `tiered+` before it for memory over that Redis | `memory` |
 /// | `CACHE_ENABLED` | `enabled` | `false` lets every request pass through | `true` |
 /// | `CACHE_NAMESPACE` | `namespace` | keeps applications that share a store apart | `default` |
 /// | `CACHE_DEFAULT_TTL` | `default_ttl` | lifetime of responses without a rule that state none themselves | none: they are not stored |
-/// | `CACHE_MAX_MEMORY` | `max_memory` | the most that the memory store holds | `64MiB` |
+/// | `CACHE_MAX_MEMORY` | `max_memory` | the most that is held in memory | `64MiB` |
 /// | `CACHE_MAX_BODY` | `max_body` | the longest body that is stored | `1MiB` |
 /// | `CACHE_CONNECT_TIMEOUT` | `connect_timeout` | for connecting to Redis | `500ms` |
 /// | `CACHE_READ_TIMEOUT` | `read_timeout` | for a look-up in Redis; then it is a miss | `100ms` |
@@ -174,15 +178,16 @@ impl Settings {
     async fn store(&self) -> Result<CacheLayer, Error> {
         match self.url.as_deref() {
             None | Some("memory") => self.memory(),
-            Some(url) => self.redis(url).await,
+            Some(url) => match url.strip_prefix("tiered+") {
+                Some(second) => self.tiered(second).await,
+                None => self.redis(url).await,
+            },
         }
     }
 
     #[cfg(feature = "memory")]
     fn memory(&self) -> Result<CacheLayer, Error> {
-        Ok(CacheLayer::new(crate::store::MemoryStore::new(
-            self.max_memory,
-        )))
+        Ok(CacheLayer::new(MemoryStore::new(self.max_memory)))
     }
 
     #[cfg(not(feature = "memory"))]
@@ -192,6 +197,30 @@ impl Settings {
 
     #[cfg(feature = "redis")]
     async fn redis(&self, url: &str) -> Result<CacheLayer, Error> {
+        Ok(CacheLayer::new(self.connect_redis(url).await?))
+    }
+
+    #[cfg(not(feature = "redis"))]
+    async fn redis(&self, _url: &str) -> Result<CacheLayer, Error> {
+        Err(not_built_in("redis"))
+    }
+
+    #[cfg(all(feature = "memory", feature = "redis"))]
+    async fn tiered(&self, url: &str) -> Result<CacheLayer, Error> {
+        let memory = MemoryStore::new(self.max_memory);
+        let redis = self.connect_redis(url).await?;
+        Ok(CacheLayer::new(TieredStore::new(memory, redis)))
+    }
+
+    #[cfg(not(all(feature = "memory", feature = "redis")))]
+    async fn tiered(&self, url: &str) -> Result<CacheLayer, Error> {
+        // One of the two says that it is not built in.
+        self.memory().map(drop)?;
+        self.redis(url).await
+    }
+
+    #[cfg(feature = "redis")]
+    async fn connect_redis(&self, url: &str) -> Result<RedisStore, Error> {
         let mut builder = RedisStore::builder(url);
         if let Some(limit) = self.connect_timeout {
             builder = builder.connect_timeout(limit);
@@ -206,19 +235,13 @@ impl Settings {
             let entry = usize::try_from(bytes).unwrap_or(usize::MAX);
             builder = builder.max_entry_size(entry.saturating_add(Self::ROOM_FOR_FIELDS));
         }
-        let store = match builder.clone().connect().await {
+        match builder.clone().connect().await {
             Err(error) if error.kind() != ErrorKind::Invalid => {
                 tracing::warn!(%error, "starting without the store");
-                builder.connect_lazily()?
+                builder.connect_lazily()
             }
-            connected => connected?,
-        };
-        Ok(CacheLayer::new(store))
-    }
-
-    #[cfg(not(feature = "redis"))]
-    async fn redis(&self, _url: &str) -> Result<CacheLayer, Error> {
-        Err(not_built_in("redis"))
+            connected => connected,
+        }
     }
 
     /// What a stored response takes beside its body.
@@ -458,6 +481,29 @@ mod tests {
     fn debug_does_not_show_the_url() {
         let settings = read(&[("CACHE_URL", "redis://:secret@host")]).unwrap();
         assert!(!format!("{settings:?}").contains("secret"));
+    }
+
+    #[cfg(all(feature = "memory", feature = "redis"))]
+    #[tokio::test]
+    async fn the_url_chooses_the_store() {
+        for (url, tier) in [
+            ("memory", "memory"),
+            ("redis://127.0.0.1:1", "redis"),
+            ("tiered+redis://127.0.0.1:1", "tiered"),
+        ] {
+            let settings = read(&[("CACHE_URL", url), ("CACHE_MAX_MEMORY", "1MiB")]).unwrap();
+            let stats = settings.connect().await.unwrap().handle().stats();
+            assert_eq!(stats.store.tier, tier);
+            assert_eq!(
+                stats.store.capacity,
+                if tier == "redis" { 0 } else { 1 << 20 }
+            );
+        }
+        for url in ["tiered+memory", "tiered+", "disk"] {
+            let settings = read(&[("CACHE_URL", url)]).unwrap();
+            let error = settings.connect().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");
+        }
     }
 
     #[cfg(feature = "config")]

@@ -2,16 +2,18 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 /// What went wrong while setting up the cache, or while speaking to a store.
 ///
 /// A request never sees this error: for it, a store that fails is a miss.
 /// It reaches whoever connects a store, reads settings or calls a
 /// cache handle.
+#[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,
     message: Box<str>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// The kinds of [`Error`], by what can be done about them.
@@ -43,7 +45,7 @@ impl Error {
     /// Keeps the error that caused this one.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(source.into()));
         self
     }
 

@@ -13,6 +13,7 @@ use crate::invalidation::Invalidated;
 use crate::key::decoded_path;
 use crate::metrics::Snapshot;
 use crate::rules::WriteTarget;
+use crate::store::StoreHealth;
 
 /// A handle to a cache: invalidates, counts, checks and shuts down.
 ///
@@ -36,6 +37,16 @@ use crate::rules::WriteTarget;
 #[derive(Clone, Debug)]
 pub struct CacheHandle {
     engine: Arc<Engine>,
+}
+
+/// How a cache is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Health {
+    /// How its store is doing.
+    pub store: StoreHealth,
+    /// How many scopes the store has not been told of yet; see [`Invalidated::Queued`].
+    pub invalidations_pending: usize,
 }
 
 /// What is to be invalidated.
@@ -107,6 +118,17 @@ impl CacheHandle {
     /// Reads all counters.
     pub fn stats(&self) -> Snapshot {
         self.engine.stats()
+    }
+
+    /// Returns how the cache is doing, without asking the store.
+    ///
+    /// A cache whose store is away answers all requests all the same, so this is for dashboards
+    /// rather than for taking the process out of service.
+    pub fn health(&self) -> Health {
+        Health {
+            store: self.engine.store().health(),
+            invalidations_pending: self.engine.invalidations_pending(),
+        }
     }
 
     /// Makes sure that the store answers.

@@ -47,7 +47,7 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `memory` | yes | `MemoryStore`: a bounded map in the process |
+//! | `memory` | yes | `MemoryStore`: a bounded map in the process; `TieredStore`: the same over another store |
 //! | `redis` | yes | `RedisStore`: one Redis or Valkey server |
 //! | `config` | no | [`Rules`] and [`Settings`] from TOML, JSON and YAML files |
 //! | `test-util` | no | the conformance suite for stores of your own, a manual clock, and what the benches measure |
@@ -64,7 +64,7 @@
 //! | 6 | `handle`: what an application keeps |
 //! | 5 | `engine`: where law, policy and storage meet |
 //! | 4 | `invalidation`: what still has to be told to the store |
-//! | 3 | [`store`]: the contract, memory, Redis, and the conformance suite |
+//! | 3 | [`store`]: the contract, memory, Redis, memory over Redis, and the conformance suite |
 //! | 2 | `entry`: what is stored, and its wire form; `rules`: patterns, rules, policy |
 //! | 1 | `semantics`: the RFCs as pure functions; `key`; `epoch`; `extension` |
 //! | 0 | `error`, `clock`, [`metrics`], [`reason`], `flight`: know nothing of HTTP caching |
@@ -97,7 +97,7 @@ pub use entry::StoredResponse;
 pub use epoch::{Captured, Epoch, Scope, ScopeKind, Stamp};
 pub use error::{Error, ErrorKind};
 pub use extension::{CacheFor, EmptyBody, NoStore, Tags};
-pub use handle::{CacheHandle, Target};
+pub use handle::{CacheHandle, Health, Target};
 pub use invalidation::Invalidated;
 pub use key::{InvalidNamespace, Namespace, PrimaryKey};
 pub use middleware::{CacheLayer, CacheService, ResponseBody, ResponseFuture};
@@ -105,9 +105,9 @@ pub use rules::{Policy, Rule, Rules, RulesBuilder, RulesError};
 #[cfg(feature = "test-util")]
 pub use semantics::{ParsedHeads, SampleExchange};
 #[cfg(feature = "memory")]
-pub use store::MemoryStore;
+pub use store::{MemoryStore, TieredStore, WhenAway};
 #[cfg(feature = "redis")]
-pub use store::{RedisStore, RedisStoreBuilder};
+pub use store::{Mirroring, RedisStore, RedisStoreBuilder};
 
 /// The README's examples are tests.
 #[cfg(all(doctest, feature = "memory", feature = "redis"))]

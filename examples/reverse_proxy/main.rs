@@ -26,7 +26,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tower_response_cache::{CacheLayer, Error, ErrorKind, MemoryStore, RedisStore};
+use tower_response_cache::{CacheLayer, Error, ErrorKind, MemoryStore, RedisStore, TieredStore};
 use tracing_subscriber::EnvFilter;
 
 use self::interim::Interims;
@@ -82,6 +82,10 @@ async fn serve(options: Options) -> Result<(), Box<dyn StdError>> {
     let cache = match options.store {
         Storage::Memory => CacheLayer::new(MemoryStore::new(MEMORY)),
         Storage::Redis(url) => CacheLayer::new(RedisStore::connect(&url).await?),
+        Storage::Tiered(url) => {
+            let redis = RedisStore::connect(&url).await?;
+            CacheLayer::new(TieredStore::new(MemoryStore::new(MEMORY), redis))
+        }
     };
     let proxy = Proxy::new(Origin::new(options.origin), &cache.policy(options.preset))?;
     let listener = TcpListener::bind(options.listen).await?;

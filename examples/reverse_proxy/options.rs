@@ -11,7 +11,7 @@ use tower_response_cache::{Error, ErrorKind, Policy};
 pub(crate) const USAGE: &str = "\
 usage: reverse_proxy --listen HOST:PORT --origin http://HOST[:PORT]
                      [--preset rfc9111|guarded]        (default: rfc9111)
-                     [--store memory|redis://HOST:PORT/DB] (default: memory)
+                     [--store memory|[tiered+]redis://HOST:PORT/DB] (default: memory)
                      [--threads N]                     (default: one a core)";
 
 /// What the command line asks for.
@@ -29,6 +29,8 @@ pub(crate) struct Options {
 pub(crate) enum Storage {
     Memory,
     Redis(String),
+    /// Memory over Redis.
+    Tiered(String),
 }
 
 impl Options {
@@ -46,7 +48,7 @@ impl Options {
                 "--listen" => listen = Some(address(&value()?)?),
                 "--origin" => origin = Some(authority(&value()?)?),
                 "--preset" => preset = policy(&value()?)?,
-                "--store" => store = storage(value()?)?,
+                "--store" => store = storage(&value()?)?,
                 "--threads" => threads = Some(count(&value()?)?),
                 _ => return Err(invalid(format!("{name} is not an option"))),
             }
@@ -96,18 +98,17 @@ fn policy(value: &str) -> Result<Policy, Error> {
     }
 }
 
-fn storage(value: String) -> Result<Storage, Error> {
+fn storage(value: &str) -> Result<Storage, Error> {
+    let redis = |url: &str| url.starts_with("redis://").then(|| url.to_owned());
     if value == "memory" {
         Ok(Storage::Memory)
-    } else if value.starts_with("redis://") {
-        Ok(Storage::Redis(value))
-    } else if value.starts_with("tiered+redis://") {
-        Err(invalid(format!(
-            "--store {value}: arrives later; use redis://"
-        )))
+    } else if let Some(url) = redis(value) {
+        Ok(Storage::Redis(url))
+    } else if let Some(url) = value.strip_prefix("tiered+").and_then(redis) {
+        Ok(Storage::Tiered(url))
     } else {
         Err(invalid(format!(
-            "--store {value}: expected memory or redis://HOST:PORT/DB"
+            "--store {value}: expected memory or [tiered+]redis://HOST:PORT/DB"
         )))
     }
 }

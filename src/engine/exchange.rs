@@ -125,6 +125,7 @@ impl Exchange {
             Outcome::OtherVariants(others) => (Miss::Variant, others.into()),
             Outcome::Invalidated => (Miss::Invalidated, Nominated::new()),
             Outcome::Damaged => (Miss::Damaged, Nominated::new()),
+            Outcome::Unreachable(error) => (self.not_found(&error), Nominated::new()),
             Outcome::Absent => (Miss::Absent, Nominated::new()),
         };
         let captured = self.captured(found.captured).await;

@@ -82,16 +82,19 @@ impl Exchange {
         let before = self.engine.journal.unconfirmed();
         let wanted = self.wanted(request);
         let found = self.engine.store.lookup(wanted, &self.scopes).await;
-        let mut found = found.map_err(|error| {
-            self.store_failed(&error, "lookup");
-            match error.kind() {
-                ErrorKind::Unavailable => Miss::StoreUnavailable,
-                ErrorKind::Timeout => Miss::StoreTimeout,
-                _ => Miss::StoreError,
-            }
-        })?;
+        let mut found = found.map_err(|error| self.not_found(&error))?;
         self.engine.refuse_invalidated(&mut found, &before);
         Ok(found)
+    }
+
+    /// Counts a look-up that failed, and returns the reason for the miss that it is.
+    pub(super) fn not_found(&self, error: &Error) -> Miss {
+        self.store_failed(error, "lookup");
+        match error.kind() {
+            ErrorKind::Unavailable => Miss::StoreUnavailable,
+            ErrorKind::Timeout => Miss::StoreTimeout,
+            _ => Miss::StoreError,
+        }
     }
 
     pub(super) fn store_failed(&self, error: &Error, operation: &'static str) {

@@ -198,8 +198,13 @@ impl Engine {
         snapshot.store.bytes = usage.bytes;
         snapshot.store.capacity = usage.capacity;
         snapshot.store.invalidations_pending =
-            u64::try_from(self.journal.len()).unwrap_or(u64::MAX);
+            u64::try_from(self.invalidations_pending()).unwrap_or(u64::MAX);
         snapshot
+    }
+
+    /// Returns how many scopes the store has not been told of yet.
+    pub(crate) fn invalidations_pending(&self) -> usize {
+        self.journal.len()
     }
 
     /// Finishes what is being stored, within `limit`, and closes the store.

@@ -124,6 +124,11 @@ impl StoredResponse {
         self.terms.age(now.saturating_duration_since(self.received))
     }
 
+    /// Returns for how long it is fresh yet.
+    pub(crate) fn fresh_for(&self, now: Instant) -> Duration {
+        self.terms.lifetime.saturating_sub(self.age(now))
+    }
+
     fn candidate(&self) -> vary::Candidate<'_> {
         vary::Candidate {
             vary: &self.variant.vary,

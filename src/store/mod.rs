@@ -11,12 +11,14 @@ pub mod conformance;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+#[cfg(feature = "memory")]
+mod tiered;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 use smallvec::SmallVec;
@@ -25,7 +27,9 @@ pub use self::claim::{Claim, FillLock, FillWait, Settled};
 #[cfg(feature = "memory")]
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
-pub use self::redis::{RedisStore, RedisStoreBuilder};
+pub use self::redis::{Mirroring, RedisStore, RedisStoreBuilder};
+#[cfg(feature = "memory")]
+pub use self::tiered::{TieredStore, WhenAway};
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Scope, Stamp};
@@ -155,12 +159,29 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// Whether this process knows, without asking anyone, that every epoch of a stamp is current.
     ///
-    /// `false` says nothing. It must not block; and it must be `false` at once for what was
-    /// invalidated here, and within a bounded time, that the store states, for what was invalidated
-    /// in another process.
+    /// `false` says nothing: [`confirm`](Self::confirm) may find out. On this a store above this
+    /// one, which keeps responses with their stamps, answers without waiting. So it must not block;
+    /// and it must be `false` at once for what was invalidated here, and within a bounded time,
+    /// that the store states, for what was invalidated in another process.
     fn vouches_for(&self, stamp: &Stamp) -> bool {
         let _ = stamp;
         false
+    }
+
+    /// Finds out whether every epoch of a stamp is current, without reading a response.
+    ///
+    /// What it finds it may remember, to [vouch](Self::vouches_for) for it.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked, or not in time.
+    fn confirm<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        stamp: &'a Stamp,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        let _ = namespace;
+        Box::pin(async { Ok(self.vouches_for(stamp)) })
     }
 
     /// Invalidates `scope`, and returns `captured` with the epoch that it has from now on.
@@ -207,6 +228,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         Usage::default()
     }
 
+    /// Returns how the store is doing, as far as it knows without asking anyone.
+    fn health(&self) -> StoreHealth {
+        StoreHealth::default()
+    }
+
     /// Ends background work and closes connections. Later calls fail, or miss.
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {})
@@ -247,6 +273,9 @@ pub enum Outcome {
     Invalidated,
     /// There was something that is not a whole response of this key; it has been dropped.
     Damaged,
+    /// The part of the store that would know cannot be asked, for this reason. What the handler
+    /// makes may still be kept, under what was captured.
+    Unreachable(Error),
     /// Nothing is stored under this key.
     #[default]
     Absent,
@@ -279,6 +308,32 @@ pub enum Kept {
     Invalidated,
     /// It was not stored: it is larger than the store takes.
     TooLarge,
+}
+
+/// How a store is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreHealth {
+    /// Whether there is a connection to the server, if the store has one.
+    pub connected: bool,
+    /// Since when requests do without the store, because it is away or does not answer.
+    pub degraded_since: Option<SystemTime>,
+    /// What failed last, however long ago; without passwords.
+    pub last_error: Option<String>,
+    /// Name and version of the server, if the store has one and it says so.
+    pub server: Option<String>,
+}
+
+impl Default for StoreHealth {
+    /// A store that needs nobody is well.
+    fn default() -> Self {
+        Self {
+            connected: true,
+            degraded_since: None,
+            last_error: None,
+            server: None,
+        }
+    }
 }
 
 /// How much a store holds in this process.

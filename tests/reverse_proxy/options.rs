@@ -39,11 +39,11 @@ fn mistakes_on_the_command_line_are_explained_and_end_with_2() {
         ),
         (
             &["--store", "disk"],
-            "--store disk: expected memory or redis://HOST:PORT/DB",
+            "--store disk: expected memory or [tiered+]redis://HOST:PORT/DB",
         ),
         (
-            &["--store", "tiered+redis://127.0.0.1:6379/0"],
-            "--store tiered+redis://127.0.0.1:6379/0: arrives later; use redis://",
+            &["--store", "tiered+memory"],
+            "--store tiered+memory: expected memory or [tiered+]redis://HOST:PORT/DB",
         ),
         (&["--threads", "0"], "--threads 0: expected a number from 1"),
         (&["--verbose"], "--verbose is not an option"),

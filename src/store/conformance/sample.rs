@@ -1,5 +1,7 @@
 //! Responses to store, and the requests that they answer.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, Uri};
@@ -8,6 +10,10 @@ use crate::clock::Clock;
 use crate::entry::StoredResponse;
 use crate::epoch::Scope;
 use crate::key::{KeySpec, Namespace, PrimaryKey};
+use crate::semantics::freshness::Basis;
+
+/// A lifetime such as a rule gives.
+const LIFETIME: Duration = Duration::from_secs(60);
 
 /// A request with the response that is to be stored for it.
 #[derive(Clone, Debug)]
@@ -76,7 +82,8 @@ impl Sample {
         ]
     }
 
-    /// Returns the response, as a cache would make it now.
+    /// Returns the response, as a cache would make it now; fresh for a minute unless it states
+    /// otherwise.
     pub(crate) fn response(&self, clock: &Clock) -> StoredResponse {
         let mut request = Request::get(&self.uri)
             .body(())
@@ -84,10 +91,14 @@ impl Sample {
         *request.headers_mut() = self.request.clone();
         let mut response = Response::new(self.body.clone());
         *response.headers_mut() = self.fields.clone();
+        let mut response = StoredResponse::sample(&request, response, clock);
+        if response.terms.basis == Basis::None {
+            (response.terms.lifetime, response.terms.basis) = (LIFETIME, Basis::Assigned);
+        }
         StoredResponse {
             key: self.key.clone(),
             trailers: self.trailers.clone(),
-            ..StoredResponse::sample(&request, response, clock)
+            ..response
         }
     }
 }

@@ -83,12 +83,16 @@ impl Epochs {
 
     /// Returns the current epochs of `scopes`.
     pub(super) fn capture(&self, scopes: &[Scope]) -> Captured {
-        let moment = self.moment.load(Ordering::Acquire);
-        let epoch = Epoch::new(moment).expect("moments begin at 1");
+        let moment = self.moment();
         Captured {
-            stamp: scopes.iter().map(|scope| (*scope, epoch)).collect(),
-            moment,
+            stamp: scopes.iter().map(|scope| (*scope, moment)).collect(),
+            moment: moment.value(),
         }
+    }
+
+    /// Returns the epoch that any scope has at present.
+    pub(super) fn moment(&self) -> Epoch {
+        Epoch::new(self.moment.load(Ordering::Acquire)).expect("moments begin at 1")
     }
 
     /// Ends the spans of `scopes`.

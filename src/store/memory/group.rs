@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::epochs::Standing;
@@ -15,12 +16,35 @@ pub(super) const MAX_VARIANTS: usize = 32;
 pub(super) type Variants = SmallVec<[Arc<Resident>; 1]>;
 
 /// A stored response, and what the store adds to it.
-pub(super) struct Resident {
-    pub(super) response: Arc<StoredResponse>,
+pub(in crate::store) struct Resident {
+    pub(in crate::store) response: Arc<StoredResponse>,
     pub(super) standing: Standing,
-    pub(super) expires: Instant,
+    pub(in crate::store) expires: Instant,
+    /// Until when it may be served though the store that it is from cannot be asked.
+    pub(in crate::store) trusted: Mutex<Instant>,
     /// Its size in bytes.
     pub(super) weight: u64,
+}
+
+impl Resident {
+    pub(super) fn new(
+        response: Arc<StoredResponse>,
+        standing: Standing,
+        expires: Instant,
+        trusted: Instant,
+    ) -> Self {
+        /// What a response takes beside itself, in bytes: its place in the map, its turn to expire,
+        /// its spans.
+        const BOOKKEEPING: usize = 512;
+        let weight = response.size().saturating_add(BOOKKEEPING);
+        Self {
+            weight: u64::try_from(weight).unwrap_or(u64::MAX),
+            trusted: Mutex::new(trusted),
+            response,
+            standing,
+            expires,
+        }
+    }
 }
 
 /// The variants under one key; replaced as a whole when one of them changes.

@@ -11,25 +11,23 @@ mod shelf;
 use std::fmt;
 use std::future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
 use self::epochs::Epochs;
-use self::group::{MAX_VARIANTS, Resident};
+use self::group::MAX_VARIANTS;
+pub(super) use self::group::Resident;
 use self::shelf::Shelf;
 use super::{BoxFuture, Fill, Found, Kept, Outcome, Store, Usage, Wanted};
+use crate::clock::Clock;
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Epoch, Scope, Stamp};
 use crate::error::Error;
 use crate::key::Namespace;
 
 /// Longer than this nothing is retained; what is not used is evicted long before.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
-
-/// What a response takes beside itself, in bytes: its place in the map, its turn to expire, its
-/// spans.
-const BOOKKEEPING: usize = 512;
+pub(super) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// Keeps stored responses in the memory of this process.
 ///
@@ -64,60 +62,116 @@ impl MemoryStore {
     }
 
     fn find(&self, wanted: &Wanted<'_>) -> Outcome {
+        let response = |resident: &Arc<Resident>| Arc::clone(&resident.response);
+        match self.read(wanted, response) {
+            Ok(response) => Outcome::Response(response),
+            Err(outcome) => outcome,
+        }
+    }
+
+    /// Returns what is to be known of the wanted response, or why there is none.
+    pub(super) fn read<T>(
+        &self,
+        wanted: &Wanted<'_>,
+        known: impl FnOnce(&Arc<Resident>) -> T,
+    ) -> Result<T, Outcome> {
         let Some(group) = self.shelf.get(wanted.key) else {
-            return Outcome::Absent;
+            return Err(Outcome::Absent);
         };
         if let [only] = group.variants.as_slice()
             && only.response.answers_all()
             && only.standing.is_current()
         {
-            return Outcome::Response(Arc::clone(&only.response));
+            return Ok(known(only));
         }
         // Each standing is read once: it may end at any time, and places must not shift.
-        let current: SmallVec<[&Arc<StoredResponse>; MAX_VARIANTS]> = group
+        let current: SmallVec<[&Arc<Resident>; MAX_VARIANTS]> = group
             .variants
             .iter()
             .filter(|variant| variant.standing.is_current())
-            .map(|variant| &variant.response)
             .collect();
         if current.len() < group.variants.len() {
             self.shelf.tidy(wanted.key);
         }
         if current.is_empty() {
-            return Outcome::Invalidated;
+            return Err(Outcome::Invalidated);
         }
-        let candidates = current.iter().map(|response| &***response);
+        let responses = current.iter().map(|variant| &variant.response);
+        let candidates = responses.clone().map(|response| &**response);
         let selected = StoredResponse::select(candidates, wanted.fields);
         match selected.and_then(|place| current.get(place)) {
-            Some(response) => Outcome::Response(Arc::clone(response)),
-            None => Outcome::OtherVariants(current.into_iter().cloned().collect()),
+            Some(resident) => Ok(known(resident)),
+            None => Err(Outcome::OtherVariants(responses.cloned().collect())),
         }
     }
 
-    fn keep(&self, fill: Fill) -> Kept {
-        let weight = fill.response.size().saturating_add(BOOKKEEPING);
-        let weight = u64::try_from(weight).unwrap_or(u64::MAX);
-        if weight > self.shelf.limit() {
-            return Kept::TooLarge;
-        }
-        let mut stamp = fill.captured.stamp;
+    pub(super) fn keep(&self, fill: Fill) -> Kept {
         let Some(moment) = Epoch::new(fill.captured.moment) else {
             return Kept::Invalidated;
         };
+        let mut stamp = fill.captured.stamp;
         for tag in fill.late {
             stamp.push(tag, moment);
         }
         let Some(standing) = self.epochs.admit(&stamp) else {
             return Kept::Invalidated;
         };
-        let now = fill.clock.now();
-        let resident = Resident {
-            response: Arc::new(fill.response.stamped(stamp)),
-            standing,
-            expires: now + fill.retain.min(LONGEST),
-            weight,
+        let expires = fill.clock.now() + fill.retain.min(LONGEST);
+        let response = Arc::new(fill.response.stamped(stamp));
+        let resident = Resident::new(response, standing, expires, expires);
+        self.shelve(resident, &fill.clock)
+    }
+
+    /// Returns the present by this store's reckoning, for [`hold`](Self::hold).
+    pub(super) fn moment(&self) -> Epoch {
+        self.epochs.moment()
+    }
+
+    /// Keeps what another store keeps, under the stamp that it has there, unless one of its scopes
+    /// has been invalidated here since `moment`.
+    ///
+    /// Until `trusted` it may be served though the other store cannot say that it is current.
+    pub(super) fn hold(
+        &self,
+        response: Arc<StoredResponse>,
+        moment: Epoch,
+        expires: Instant,
+        trusted: Instant,
+        clock: &Clock,
+    ) -> Kept {
+        let scopes = response.stamp().iter().map(|(scope, _)| scope);
+        let stamp = scopes.map(|scope| (scope, moment)).collect();
+        let Some(standing) = self.epochs.admit(&stamp) else {
+            return Kept::Invalidated;
         };
-        self.shelf.put(resident, now, fill.clock);
+        self.shelve(Resident::new(response, standing, expires, trusted), clock)
+    }
+
+    /// Ends the use of all that stands under one of `scopes`.
+    pub(super) fn forget(&self, scopes: &[Scope]) {
+        self.epochs.invalidate(scopes);
+    }
+
+    /// Drops this response, if a newer one has not taken its place.
+    pub(super) fn discard(&self, response: &StoredResponse) {
+        // Not the same place in memory: another store may hold a copy.
+        let is_it = |held: &StoredResponse| {
+            held.received == response.received && held.is_same_variant(response)
+        };
+        self.shelf.remove(response.key(), is_it);
+    }
+
+    /// Drops the response that answers the same requests.
+    pub(super) fn supersede(&self, response: &StoredResponse) {
+        let is_older = |held: &StoredResponse| held.is_same_variant(response);
+        self.shelf.remove(response.key(), is_older);
+    }
+
+    fn shelve(&self, resident: Resident, clock: &Clock) -> Kept {
+        if resident.weight > self.shelf.limit() {
+            return Kept::TooLarge;
+        }
+        self.shelf.put(resident, clock.now(), clock.clone());
         Kept::Stored
     }
 }
@@ -162,7 +216,7 @@ impl Store for MemoryStore {
         _namespace: &'a Namespace,
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<(), Error>> {
-        self.epochs.invalidate(scopes);
+        self.forget(scopes);
         ready(())
     }
 
@@ -187,7 +241,7 @@ impl Store for MemoryStore {
     }
 
     fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {
-        self.shelf.remove(response);
+        self.discard(response);
         ready(())
     }
 
@@ -215,7 +269,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::clock::{Clock, ManualClock};
+    use crate::clock::ManualClock;
     use crate::store::conformance;
     use crate::store::conformance::sample::Sample;
 

@@ -5,8 +5,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::RedisStore;
-use super::connection::{Address, Breaker, BreakerPolicy, Connection, Server};
+use super::connection::{Address, Breaker, BreakerPolicy, Lanes, Server};
+use super::{Mirroring, RedisStore};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 
@@ -20,8 +20,10 @@ pub struct RedisStoreBuilder {
     /// Not shown by `Debug`: it may hold a password.
     url: String,
     connect_timeout: Duration,
+    check_interval: Duration,
     limits: Limits,
     breaker: BreakerPolicy,
+    mirroring: Mirroring,
 }
 
 /// What a store keeps within.
@@ -40,6 +42,7 @@ impl RedisStoreBuilder {
         Self {
             url: url.to_owned(),
             connect_timeout: Duration::from_millis(500),
+            check_interval: Duration::from_secs(5),
             limits: Limits {
                 read: Duration::from_millis(100),
                 capture: Duration::from_millis(50),
@@ -48,12 +51,21 @@ impl RedisStoreBuilder {
                 strict_tags: false,
             },
             breaker: BreakerPolicy::default(),
+            mirroring: Mirroring::default(),
         }
     }
 
     /// Gives up an attempt to connect after this time; 500 ms by default.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.connect_timeout = limit;
+        self
+    }
+
+    /// Makes sure every so often that a server still answers on which nothing fails; 5 s by default.
+    ///
+    /// So a server that went away is known before the first request of the morning waits for it.
+    pub fn check_interval(mut self, interval: Duration) -> Self {
+        self.check_interval = interval;
         self
     }
 
@@ -113,6 +125,15 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// Says how this process learns that what it holds in memory has been invalidated elsewhere;
+    /// [`Mirroring::Tracking`] by default.
+    ///
+    /// Without memory over it, a store asks with each look-up, and this does not matter.
+    pub fn mirroring(mut self, mode: Mirroring) -> Self {
+        self.mirroring = mode;
+        self
+    }
+
     /// Connects to the server.
     ///
     /// # Errors
@@ -120,10 +141,8 @@ impl RedisStoreBuilder {
     /// When an option is wrong, when the server does not answer in time, and when it refuses.
     pub async fn connect(self) -> Result<RedisStore, Error> {
         let server = self.server()?;
-        Ok(RedisStore::new(
-            Connection::open(server).await?,
-            self.limits,
-        ))
+        let lanes = Lanes::open(Arc::clone(&server)).await?;
+        Ok(RedisStore::new(server, lanes, self.limits, self.mirroring))
     }
 
     /// Starts without a connection and connects in the background, trying until it succeeds.
@@ -135,10 +154,8 @@ impl RedisStoreBuilder {
     /// When an option is wrong, and outside a Tokio runtime.
     pub fn connect_lazily(self) -> Result<RedisStore, Error> {
         let server = self.server()?;
-        Ok(RedisStore::new(
-            Connection::open_lazily(server)?,
-            self.limits,
-        ))
+        let lanes = Lanes::open_lazily(Arc::clone(&server))?;
+        Ok(RedisStore::new(server, lanes, self.limits, self.mirroring))
     }
 
     fn server(&self) -> Result<Arc<Server>, Error> {
@@ -146,6 +163,7 @@ impl RedisStoreBuilder {
         let address = Address::parse(&self.url)?;
         for (name, time) in [
             ("connect_timeout", self.connect_timeout),
+            ("check_interval", self.check_interval),
             ("read_timeout", self.limits.read),
             ("capture_timeout", self.limits.capture),
             ("write_timeout", self.limits.write),
@@ -160,6 +178,7 @@ impl RedisStoreBuilder {
         Ok(Arc::new(Server {
             address,
             connect_timeout: self.connect_timeout,
+            check_interval: self.check_interval,
             breaker: Breaker::new(self.breaker),
             clock: Clock::system(),
         }))
@@ -170,8 +189,10 @@ impl fmt::Debug for RedisStoreBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStoreBuilder")
             .field("connect_timeout", &self.connect_timeout)
+            .field("check_interval", &self.check_interval)
             .field("limits", &self.limits)
             .field("breaker", &self.breaker)
+            .field("mirroring", &self.mirroring)
             .finish_non_exhaustive()
     }
 }

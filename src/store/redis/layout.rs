@@ -8,6 +8,7 @@
 //! | `hc1:<namespace>:v:{n}`, `v:{r<digest>}`, `v:{t<digest>}` | the epoch of the namespace, a route, a tag |
 //! | `hc1:<namespace>:l:{b<bucket>}<digest>` | the lock of a fetch, by the digest of the response it is for |
 //! | `hc1:<namespace>:m:{t<digest>}` | the mark of a tag that was invalidated lately |
+//! | `hc1:<namespace>:i:{n}` | the life of the server that all this is of |
 //!
 //! No byte that a client chose is part of a name, only digests are: no request can steer a name to
 //! another key, pattern or cluster slot. The braces are the hash tags of Redis Cluster: responses,
@@ -121,6 +122,13 @@ pub(super) fn mark(namespace: &Namespace, tag: Scope) -> Name {
     scoped(namespace, "m", tag)
 }
 
+/// Returns the name of what tells which life of the server the namespace's content is of.
+pub(super) fn incarnation(namespace: &Namespace) -> Name {
+    let mut name = begin(namespace, "i");
+    name.push("n}");
+    name
+}
+
 fn scoped(namespace: &Namespace, kind: &str, scope: Scope) -> Name {
     let mut name = begin(namespace, kind);
     match scope.kind() {
@@ -147,9 +155,31 @@ fn begin(namespace: &Namespace, kind: &str) -> Name {
     name
 }
 
+/// Returns the number that all names of a scope's epoch lead to; others share it.
+pub(super) fn slot(scope: Scope) -> u16 {
+    bucket(scope.digest())
+}
+
+/// Returns the slot of the epoch with this name; `None` if it is no epoch's.
+pub(super) fn slot_of(name: &[u8]) -> Option<u16> {
+    let name = std::str::from_utf8(name).ok()?;
+    let (namespace, scope) = name.strip_prefix("hc1:")?.split_once(":v:{")?;
+    let (kind, digest) = scope.strip_suffix('}')?.split_at_checked(1)?;
+    match kind {
+        "n" => Some(slot(Scope::namespace(namespace))),
+        "b" => digest.parse().ok(),
+        "r" | "t" => leading(digest).map(fold),
+        _ => None,
+    }
+}
+
 /// Paths share 16,384 epochs, as many as a cluster has slots.
 fn bucket([high, low, ..]: Digest) -> u16 {
-    u16::from_be_bytes([high, low]) % 16_384
+    fold(u16::from_be_bytes([high, low]))
+}
+
+fn fold(leading: u16) -> u16 {
+    leading % 16_384
 }
 
 fn push_bucket(name: &mut Name, bucket: u16) {
@@ -157,9 +187,20 @@ fn push_bucket(name: &mut Name, bucket: u16) {
     name.push(itoa::Buffer::new().format(bucket));
 }
 
+const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// Reads the first two bytes of a digest that [`push_base64`] wrote.
+fn leading(text: &str) -> Option<u16> {
+    let (first, _) = text.as_bytes().split_first_chunk::<3>()?;
+    let bits = first.iter().try_fold(0_u32, |bits, letter| {
+        let sextet = LETTERS.iter().position(|known| known == letter)?;
+        Some(bits << 6 | u32::try_from(sextet).ok()?)
+    })?;
+    u16::try_from(bits >> 2).ok()
+}
+
 /// Writes a digest in 22 letters (RFC 4648 §5, without padding).
 fn push_base64(name: &mut Name, digest: Digest) {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let bits = u128::from_be_bytes(digest);
     // The last letter has two bits of the digest and four of padding.
     let sextets = (0..21)
@@ -177,6 +218,7 @@ mod tests {
 
     use bytes::Bytes;
     use http::{Request, Response};
+    use proptest::prelude::*;
 
     use super::*;
     use crate::clock::Clock;
@@ -227,6 +269,7 @@ mod tests {
             (epoch(&namespace, route), "v:{rkGbMV31SiAkGLs-I7Wl24Q}"),
             (epoch(&namespace, tag), "v:{tkeR2tHrQKvSeiBTUbG-6ZA}"),
             (mark(&namespace, tag), "m:{tkeR2tHrQKvSeiBTUbG-6ZA}"),
+            (incarnation(&namespace), "i:{n}"),
             (place.variants(), "y:{b12908}OLcfZMNkrbVDXlkJWlQW6A"),
             (
                 place.entry(place.primary()),
@@ -242,6 +285,31 @@ mod tests {
             ),
         ] {
             assert_eq!(name.to_string(), format!("hc1:default:{golden}"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_name_of_an_epoch_leads_to_the_slot_of_its_scope(
+            namespace in "[A-Za-z0-9._-]{1,64}",
+            bytes: Vec<u8>,
+        ) {
+            let room: Namespace = namespace.parse().unwrap();
+            for scope in [
+                Scope::namespace(&namespace),
+                Scope::path(&namespace, &bytes),
+                Scope::route(&namespace, &String::from_utf8_lossy(&bytes)),
+                Scope::tag(&namespace, &bytes),
+            ] {
+                let name = epoch(&room, scope);
+                prop_assert_eq!(slot_of(&name.0), Some(slot(scope)), "{:?}", name);
+            }
+        }
+
+        #[test]
+        fn any_bytes_lead_to_a_slot_or_none(bytes: Vec<u8>, rest in ".{0,8}") {
+            let _ = slot_of(&bytes);
+            let _ = slot_of(format!("hc1:a:v:{{{rest}}}").as_bytes());
         }
     }
 

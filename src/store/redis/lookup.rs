@@ -17,11 +17,12 @@ use http::HeaderMap;
 use redis::Pipeline;
 use smallvec::SmallVec;
 
-use super::connection::{Exchange, Names};
+use super::connection::{Exchange, Lanes, Names};
 use super::epochs::{self, Known};
 use super::layout::{Digest, Place};
 use super::memo::Memo;
 use super::variants::Variants;
+use super::{Shared, incarnation};
 use crate::entry::{StoredResponse, Variant};
 use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::Error;
@@ -32,8 +33,16 @@ use crate::store::{Found, Outcome, Wanted};
 pub(super) struct Hints {
     /// What varies under a primary key, and the bytes that say so; by the key's digest.
     variants: Memo<(Bytes, Arc<Variants>)>,
-    /// The tags of a response that its request does not determine, by the response's digest.
-    tags: Memo<Tags>,
+    /// What else has to be known to read a response, by the response's digest.
+    traits: Memo<Traits>,
+}
+
+/// What a response was like last time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Traits {
+    /// The tags that its request does not determine.
+    pub(super) tags: Tags,
+    pub(super) is_long: bool,
 }
 
 type Tags = SmallVec<[Scope; 2]>;
@@ -48,7 +57,15 @@ pub(super) struct Lookup<'a> {
     wanted: Wanted<'a>,
     scopes: &'a [Scope],
     place: Place<'a>,
+    guess: Guess,
     known: Known,
+}
+
+/// Which response it will be, and what varies under the key, going by the last time.
+struct Guess {
+    digest: Digest,
+    variants: Option<(Bytes, Arc<Variants>)>,
+    tags: Tags,
 }
 
 impl Hints {
@@ -58,8 +75,18 @@ impl Hints {
     pub(super) fn new() -> Self {
         Self {
             variants: Memo::new(),
-            tags: Memo::new(),
+            traits: Memo::new(),
         }
+    }
+
+    /// Remembers what a response is like.
+    pub(super) fn note(&self, digest: &Digest, traits: Traits) {
+        let is_special = traits != Traits::default();
+        self.traits.note(digest, is_special.then_some(traits));
+    }
+
+    fn traits(&self, digest: &Digest) -> Traits {
+        self.traits.recall(digest).unwrap_or_default()
     }
 
     /// Returns the variant that the answer to a request will be, as far as is known what varies.
@@ -74,24 +101,48 @@ impl Hints {
 }
 
 impl<'a> Lookup<'a> {
-    pub(super) fn new(
-        hints: &'a Hints,
-        exchange: Exchange<'a>,
+    /// Begins a look-up, on the connection that suits what will be found.
+    ///
+    /// # Errors
+    ///
+    /// While the server is away.
+    pub(super) fn begin(
+        shared: &'a Shared,
         wanted: Wanted<'a>,
         scopes: &'a [Scope],
-    ) -> Self {
-        Self {
+    ) -> Result<Self, Error> {
+        let Shared {
+            data,
             hints,
-            exchange,
+            limits,
+            ..
+        } = shared;
+        let place = Place::of(wanted.namespace, wanted.key, scopes.iter().copied());
+        let variants = hints.variants.recall(&place.primary());
+        let listed = variants.as_ref().map(|(_, variants)| &**variants);
+        let digest = selected(&place, listed, wanted.fields);
+        let Traits { tags, is_long } = hints.traits(&digest);
+        Ok(Self {
+            hints,
+            exchange: match is_long {
+                true => data.begin_bulk(limits.read)?,
+                false => data.begin(limits.read)?,
+            },
             wanted,
             scopes,
-            place: Place::of(wanted.namespace, wanted.key, scopes.iter().copied()),
+            place,
+            guess: Guess {
+                digest,
+                variants,
+                tags,
+            },
             known: Known::new(),
-        }
+        })
     }
 
     /// Finds the wanted response, and the epochs of the scopes as they are from `moment` on.
     pub(super) async fn run(mut self, moment: u64) -> Result<Found, Error> {
+        incarnation::check(&mut self.exchange, self.wanted.namespace).await?;
         let outcome = self.outcome().await?;
         let epochs = self
             .scopes
@@ -106,9 +157,9 @@ impl<'a> Lookup<'a> {
     }
 
     async fn outcome(&mut self) -> Result<Outcome, Error> {
-        let (guess, mut entry, variants) = self.guess().await?;
-        let mut digest = self.wanted_digest(variants.as_deref());
-        if digest != guess {
+        let (mut entry, variants) = self.ask().await?;
+        let mut digest = selected(&self.place, variants.as_deref(), self.wanted.fields);
+        if digest != self.guess.digest {
             entry = self.fetch(digest).await?;
         }
         let only_others = variants.filter(|_| digest == self.place.primary());
@@ -130,7 +181,7 @@ impl<'a> Lookup<'a> {
     async fn offers(&mut self, others: &Variants) -> Result<Vec<Arc<StoredResponse>>, Error> {
         let digests = others.offers().map(|variant| self.place.digest(variant));
         let offers: SmallVec<[(Digest, Tags); 4]> = digests
-            .map(|digest| (digest, self.remembered_tags(digest)))
+            .map(|digest| (digest, self.hints.traits(&digest).tags))
             .collect();
         let mut names = Names::with_capacity(offers.len());
         for (digest, tags) in &offers {
@@ -148,38 +199,28 @@ impl<'a> Lookup<'a> {
         Ok(found)
     }
 
-    /// Asks for everything, taking the variant for that of the last time.
+    /// Asks for everything, as if it were as guessed.
     ///
-    /// Returns which one it asked for, what is there, and what varies under the key in truth.
-    async fn guess(&mut self) -> Result<(Digest, Entry, Option<Arc<Variants>>), Error> {
-        let hint = self.hints.variants.recall(&self.place.primary());
-        let guess = self.wanted_digest(hint.as_ref().map(|(_, variants)| &**variants));
-        let tags = self.remembered_tags(guess);
+    /// Returns what is there, and what varies under the key in truth.
+    async fn ask(&mut self) -> Result<(Entry, Option<Arc<Variants>>), Error> {
+        let tags = &self.guess.tags;
         let count = self.scopes.len().saturating_add(tags.len());
         let mut names = Names::with_capacity(count.saturating_add(2));
         names.push(&self.place.variants());
-        names.push(&self.place.entry(guess));
+        names.push(&self.place.entry(self.guess.digest));
         epochs::list(&mut names, self.wanted.namespace, self.scopes);
-        epochs::list(&mut names, self.wanted.namespace, &tags);
+        epochs::list(&mut names, self.wanted.namespace, tags);
         let mut values = self.exchange.read(&names).await?;
-        let variants = self.listed(values.bytes()?, hint);
+        let variants = values.bytes()?;
         let entry = values.bytes()?;
         self.known.read(&mut values, self.scopes)?;
-        self.known.read(&mut values, &tags)?;
-        Ok((guess, entry, variants))
-    }
-
-    /// Returns the digest of the response that the request selects.
-    fn wanted_digest(&self, variants: Option<&Variants>) -> Digest {
-        match variants.and_then(|variants| variants.matching(self.wanted.fields)) {
-            Some(variant) => self.place.digest(variant),
-            None => self.place.primary(),
-        }
+        self.known.read(&mut values, tags)?;
+        Ok((entry, self.listed(variants)))
     }
 
     /// Returns what varies under the key, as the server says.
-    fn listed(&self, bytes: Entry, hint: Option<(Bytes, Arc<Variants>)>) -> Option<Arc<Variants>> {
-        let known = match (&bytes, hint) {
+    fn listed(&mut self, bytes: Entry) -> Option<Arc<Variants>> {
+        let known = match (&bytes, self.guess.variants.take()) {
             (Some(bytes), Some((same, variants))) if *bytes == same => return Some(variants),
             // What is no list is replaced by the next one.
             (Some(bytes), _) => Variants::decode(bytes).map(Arc::new),
@@ -193,13 +234,8 @@ impl<'a> Lookup<'a> {
         known
     }
 
-    /// Returns the tags that a response had last time.
-    fn remembered_tags(&self, digest: Digest) -> Tags {
-        self.hints.tags.recall(&digest).unwrap_or_default()
-    }
-
     async fn fetch(&mut self, digest: Digest) -> Result<Entry, Error> {
-        let tags = self.remembered_tags(digest);
+        let Traits { tags, .. } = self.hints.traits(&digest);
         let mut names = Names::with_capacity(tags.len().saturating_add(1));
         names.push(&self.place.entry(digest));
         epochs::list(&mut names, self.wanted.namespace, &tags);
@@ -214,7 +250,8 @@ impl<'a> Lookup<'a> {
         let Some(response) = self.decode(digest, entry) else {
             return Ok(self.discard(digest).await);
         };
-        self.learn_tags(digest, response.stamp()).await?;
+        let is_long = Lanes::is_long(entry.len());
+        self.learn(digest, is_long, response.stamp()).await?;
         Ok(match self.is_current(&response) {
             true => Outcome::Response(Arc::new(response)),
             false => Outcome::Invalidated,
@@ -232,8 +269,9 @@ impl<'a> Lookup<'a> {
         response.stamp().is_current(|scope| self.known.get(scope))
     }
 
-    /// Asks for the epochs of the tags that were not guessed, and remembers all of them.
-    async fn learn_tags(&mut self, digest: Digest, stamp: &Stamp) -> Result<(), Error> {
+    /// Asks for the epochs of the tags that were not guessed, and remembers what the response is
+    /// like.
+    async fn learn(&mut self, digest: Digest, is_long: bool, stamp: &Stamp) -> Result<(), Error> {
         let scopes = stamp.iter().map(|(scope, _)| scope);
         let tags: Tags = scopes
             .filter(|scope| !self.scopes.contains(scope))
@@ -244,10 +282,9 @@ impl<'a> Lookup<'a> {
         epochs::list(&mut names, self.wanted.namespace, &unknown);
         let mut values = self.exchange.read(&names).await?;
         self.known.read(&mut values, &unknown)?;
-        if self.remembered_tags(digest) != tags {
-            self.hints
-                .tags
-                .note(&digest, (!tags.is_empty()).then_some(tags));
+        let traits = Traits { tags, is_long };
+        if self.hints.traits(&digest) != traits {
+            self.hints.note(&digest, traits);
         }
         Ok(())
     }
@@ -259,5 +296,13 @@ impl<'a> Lookup<'a> {
         // Without success the next one does it.
         let _ = self.exchange.send(&commands).await;
         Outcome::Damaged
+    }
+}
+
+/// Returns the digest of the response that a request selects.
+fn selected(place: &Place<'_>, variants: Option<&Variants>, request: &HeaderMap) -> Digest {
+    match variants.and_then(|variants| variants.matching(request)) {
+        Some(variant) => place.digest(variant),
+        None => place.primary(),
     }
 }

@@ -11,32 +11,38 @@
 mod builder;
 mod claim;
 mod connection;
+mod control;
 mod epochs;
+mod incarnation;
 mod layout;
 mod lookup;
 mod memo;
 mod put;
 #[cfg(test)]
 #[path = "../../../tests/support/redis_server.rs"]
-mod redis_server;
+pub(super) mod redis_server;
 mod variants;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use redis::{Cmd, Pipeline};
+use smallvec::SmallVec;
 
 use self::builder::Limits;
 pub use self::builder::RedisStoreBuilder;
-use self::connection::{Connection, Replies, get};
+use self::connection::{Lanes, Names, Replies, Server, get};
+pub use self::control::Mirroring;
+use self::control::{Control, Mirror};
+use self::epochs::Known;
 use self::layout::Place;
 use self::lookup::{Hints, Lookup};
-use super::{BoxFuture, Claim, Fill, Found, Kept, Store, Wanted};
+use super::{BoxFuture, Claim, Fill, Found, Kept, Store, StoreHealth, Wanted};
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
-use crate::epoch::{Captured, Scope};
+use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
 
@@ -46,7 +52,8 @@ use crate::key::Namespace;
 /// response would have. While the server is away, or does not answer, every method fails at once,
 /// and a task in the background brings the connection up again.
 ///
-/// Clones share the connection. It ends when the last of them is dropped, or with
+/// Clones share the connection, and a second one for responses of 64 KiB and more, lest short ones
+/// wait behind them. Both end when the last of them is dropped, or with
 /// [`close`](Store::close).
 ///
 /// The server wants `maxmemory` and a policy of `allkeys-lfu` or `allkeys-lru`; what it evicts
@@ -68,7 +75,11 @@ pub struct RedisStore(Arc<Shared>);
 
 /// What the clones of a store share.
 struct Shared {
-    data: Connection,
+    data: Lanes,
+    server: Arc<Server>,
+    /// Opened when it is first needed, which a store that is asked for responses alone never does.
+    control: OnceLock<Option<Control>>,
+    mirroring: Mirroring,
     limits: Limits,
     hints: Hints,
     clock: Clock,
@@ -92,10 +103,13 @@ impl RedisStore {
         RedisStoreBuilder::new(url)
     }
 
-    fn new(data: Connection, limits: Limits) -> Self {
+    fn new(server: Arc<Server>, data: Lanes, limits: Limits, mirroring: Mirroring) -> Self {
         let clock = Clock::system();
         Self(Arc::new(Shared {
             data,
+            server,
+            control: OnceLock::new(),
+            mirroring,
             limits,
             hints: Hints::new(),
             began: clock.now(),
@@ -115,18 +129,9 @@ impl Store for RedisStore {
         wanted: Wanted<'a>,
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<Found, Error>> {
-        let Shared {
-            data,
-            limits,
-            hints,
-            ..
-        } = &*self.0;
         Box::pin(async move {
             let moment = self.0.moment();
-            let exchange = data.begin(limits.read)?;
-            Lookup::new(hints, exchange, wanted, scopes)
-                .run(moment)
-                .await
+            Lookup::begin(&self.0, wanted, scopes)?.run(moment).await
         })
     }
 
@@ -160,8 +165,22 @@ impl Store for RedisStore {
             let mut commands = Pipeline::new();
             epochs::forget(&mut commands, namespace, scopes);
             let mut exchange = self.0.data.begin(self.0.limits.write)?;
-            exchange.send(&commands).await?.all_done()
+            exchange.send(&commands).await?.all_done()?;
+            self.0.forget(scopes);
+            Ok(())
         })
+    }
+
+    fn vouches_for(&self, stamp: &Stamp) -> bool {
+        self.0.mirror().is_some_and(|mirror| mirror.confirms(stamp))
+    }
+
+    fn confirm<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        stamp: &'a Stamp,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        Box::pin(self.0.confirm(namespace, stamp))
     }
 
     fn renew<'a>(
@@ -173,6 +192,7 @@ impl Store for RedisStore {
         Box::pin(async move {
             let mut exchange = self.0.data.begin(self.0.limits.write)?;
             let (ended, new) = epochs::replace(&mut exchange, namespace, scope).await?;
+            self.0.forget(&[scope]);
             let was_current = ended.is_some() && ended == captured.stamp.get(scope);
             captured.stamp.replace(scope, new);
             Ok(was_current.then_some(captured))
@@ -192,8 +212,17 @@ impl Store for RedisStore {
         })
     }
 
+    fn health(&self) -> StoreHealth {
+        self.0.data.health()
+    }
+
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.0.data.close())
+        Box::pin(async {
+            if let Some(Some(control)) = self.0.control.get() {
+                control.close().await;
+            }
+            self.0.data.close().await;
+        })
     }
 }
 
@@ -218,9 +247,62 @@ impl Shared {
             .fetch_add(1, Ordering::Relaxed)
             .is_multiple_of(RENEWAL);
         let mut exchange = self.data.begin(self.limits.capture)?;
+        incarnation::check(&mut exchange, namespace).await?;
         let (stamp, replies) =
             epochs::ensure(&mut exchange, namespace, scopes, renew, others).await?;
         Ok((stamp.map(|stamp| Captured { stamp, moment }), replies))
+    }
+
+    /// Asks which epochs are current: on the control connection, which will tell when that changes,
+    /// else where all else is asked.
+    async fn confirm(&self, namespace: &Namespace, stamp: &Stamp) -> Result<bool, Error> {
+        let scopes: SmallVec<[Scope; 4]> = stamp.iter().map(|(scope, _)| scope).collect();
+        let loaded = match self.control() {
+            Some(control) => control.load(namespace, &scopes, self.limits.read).await,
+            None => self.ask(namespace, &scopes).await,
+        };
+        let known = match loaded {
+            // The control connection alone may be down.
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                self.ask(namespace, &scopes).await?
+            }
+            loaded => loaded?,
+        };
+        Ok(stamp.is_current(|scope| known.get(scope)))
+    }
+
+    async fn ask(&self, namespace: &Namespace, scopes: &[Scope]) -> Result<Known, Error> {
+        let mut exchange = self.data.begin(self.limits.read)?;
+        incarnation::check(&mut exchange, namespace).await?;
+        let mut names = Names::with_capacity(scopes.len());
+        epochs::list(&mut names, namespace, scopes);
+        let mut replies = exchange.read(&names).await?;
+        let mut known = Known::new();
+        known.read(&mut replies, scopes)?;
+        Ok(known)
+    }
+
+    /// Returns the control connection, if there is to be one.
+    fn control(&self) -> Option<&Control> {
+        let open = || match self.mirroring {
+            Mirroring::Off => None,
+            mode => Control::open(Arc::clone(&self.server), mode).ok(),
+        };
+        self.control.get_or_init(open).as_ref()
+    }
+
+    /// Holds the epochs of scopes for current no longer. The server tells as well, but perhaps
+    /// later than the caller tells others.
+    fn forget(&self, scopes: &[Scope]) {
+        if let Some(mirror) = self.mirror() {
+            for scope in scopes {
+                mirror.forget(layout::slot(*scope));
+            }
+        }
+    }
+
+    fn mirror(&self) -> Option<&Mirror> {
+        self.control.get()?.as_ref().map(Control::mirror)
     }
 
     /// Deletes a response if it is still the one stored. One that replaces it in between goes too,

@@ -6,9 +6,10 @@ use bytes::BufMut;
 use redis::{Cmd, Pipeline, RedisWrite};
 
 use super::Shared;
-use super::connection::{Exchange, Names};
+use super::connection::{Exchange, Lanes, Names};
 use super::epochs::{self, EPOCH_TTL, Known, millis};
 use super::layout::{Name, Place};
+use super::lookup::Traits;
 use super::variants::Variants;
 use crate::entry::codec;
 use crate::epoch::{Captured, Scope, Stamp};
@@ -47,7 +48,8 @@ impl Shared {
             return Ok(Kept::TooLarge);
         }
         let ttl = fill.retain.clamp(Duration::from_millis(1), EPOCH_TTL);
-        let name = place.entry(place.digest(&response.variant));
+        let digest = place.digest(&response.variant);
+        let name = place.entry(digest);
         let mut commands = Pipeline::new();
         commands.add_command(set(&name, &head, &response.body, ttl));
         if let Some((mut variants, left)) = admitted.listed {
@@ -58,7 +60,13 @@ impl Shared {
             }
             commands.add_command(set(&place.variants(), &list, &[], ttl.max(left)));
         }
+        let is_long = Lanes::is_long(response.body.len());
+        if is_long {
+            exchange = self.data.begin_bulk(self.limits.write)?;
+        }
         exchange.send(&commands).await?.all_done()?;
+        let tags = fill.late;
+        self.hints.note(&digest, Traits { tags, is_long });
         Ok(Kept::Stored)
     }
 

@@ -42,7 +42,7 @@ pub(crate) struct Breaker {
 
 #[derive(Debug, Default)]
 struct State {
-    open: bool,
+    open_since: Option<Instant>,
     /// How often it opened, or stayed open, since a command last succeeded.
     trips: u32,
     consecutive: u32,
@@ -66,7 +66,12 @@ impl Breaker {
 
     /// Whether commands are held back.
     pub(super) fn is_open(&self) -> bool {
-        self.state.lock().open
+        self.open_since().is_some()
+    }
+
+    /// Returns since when commands are held back.
+    pub(super) fn open_since(&self) -> Option<Instant> {
+        self.state.lock().open_since
     }
 
     /// Notes a command that was answered.
@@ -87,8 +92,9 @@ impl Breaker {
         let half_of_many = window.commands >= self.policy.sample
             && window.failures.saturating_mul(2) >= window.commands;
         // Commands that were under way when it opened are no reason to stay open for longer.
-        if !state.open && (in_a_row || half_of_many) {
-            state.trip();
+        if state.open_since.is_none() && (in_a_row || half_of_many) {
+            state.open_since = Some(now);
+            state.lengthen();
         }
     }
 
@@ -98,29 +104,30 @@ impl Breaker {
         let doublings = state.trips.saturating_sub(1);
         let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
         let pause = self.policy.pause.saturating_mul(factor);
-        state.open.then(|| pause.min(self.policy.longest_pause))
+        state
+            .open_since
+            .map(|_| pause.min(self.policy.longest_pause))
     }
 
     /// Notes that a probe failed, which makes the next pause longer.
     pub(super) fn stay_open(&self) {
         let mut state = self.state.lock();
-        if state.open {
-            state.trip();
+        if state.open_since.is_some() {
+            state.lengthen();
         }
     }
 
     /// Lets commands pass again. Should they fail, the next pause is longer than the last.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
-        state.open = false;
+        state.open_since = None;
         state.consecutive = 0;
         state.window = None;
     }
 }
 
 impl State {
-    fn trip(&mut self) {
-        self.open = true;
+    fn lengthen(&mut self) {
         self.trips = self.trips.saturating_add(1);
     }
 

@@ -4,12 +4,13 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisResult};
+use redis::{AsyncConnectionConfig, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisResult};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -17,6 +18,8 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 
 use super::address::{Address, Endpoint};
+use crate::store::redis::control::{Listener, Tracker};
+use crate::store::redis::incarnation::Trusted;
 
 /// So many commands are under way at most; the next ones wait, until their deadlines.
 const IN_FLIGHT: usize = 1024;
@@ -30,52 +33,95 @@ const USER_TIMEOUT: Duration = Duration::from_secs(5);
 /// what is under way on it fails.
 pub(super) struct Link {
     handle: MultiplexedConnection,
+    trusted: Arc<Trusted>,
     driver: Pin<Box<dyn Future<Output = ()> + Send>>,
+    version: Option<String>,
 }
 
 impl Link {
     /// Connects, logs in, and makes sure that the server answers.
-    pub(super) async fn establish(address: &Address) -> RedisResult<Self> {
+    ///
+    /// A tracker hears what the server tells of its own accord, if both can.
+    pub(super) async fn establish(
+        address: &Address,
+        tracker: Option<&Arc<Tracker>>,
+    ) -> RedisResult<Self> {
+        let listener = tracker.and_then(Tracker::listen);
+        match Self::connect(address, listener).await {
+            Err(error) if error.kind() == ErrorKind::RESP3NotSupported => {
+                if let Some(tracker) = tracker {
+                    tracker.refused(&error);
+                }
+                Self::connect(address, None).await
+            }
+            connected => connected,
+        }
+    }
+
+    async fn connect(address: &Address, listener: Option<Listener>) -> RedisResult<Self> {
         let mut link = match &address.endpoint {
             Endpoint::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 tune(&stream)?;
-                Self::log_in(stream, &address.login).await?
+                Self::log_in(stream, &address.login, listener).await?
             }
             #[cfg(unix)]
             Endpoint::Unix(path) => {
-                Self::log_in(UnixStream::connect(path).await?, &address.login).await?
+                let stream = UnixStream::connect(path).await?;
+                Self::log_in(stream, &address.login, listener).await?
             }
         };
         // A server that is loading its data, or wants a password, takes connections all the same.
         let ping = link.ping();
         let hung_up = || Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
-        link.drive(&AtomicUsize::new(0), ping)
-            .await
-            .unwrap_or_else(hung_up)?;
+        let alone = AtomicUsize::new(0);
+        link.drive(&alone, ping).await.unwrap_or_else(hung_up)?;
+        let version = link.ask_version();
+        link.version = link.drive(&alone, version).await.flatten();
         Ok(link)
     }
 
-    async fn log_in<S>(stream: S, login: &RedisConnectionInfo) -> RedisResult<Self>
+    async fn log_in<S>(
+        stream: S,
+        login: &RedisConnectionInfo,
+        listener: Option<Listener>,
+    ) -> RedisResult<Self>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let config = AsyncConnectionConfig::new()
+        let mut login = login.clone();
+        let mut config = AsyncConnectionConfig::new()
             // Deadlines are the callers': they include the wait until a command is sent.
             .set_response_timeout(None)
             .set_pipeline_buffer_size(IN_FLIGHT)
             .set_concurrency_limit(IN_FLIGHT);
+        if let Some(listener) = listener {
+            login = login.set_protocol(ProtocolVersion::RESP3);
+            config = config.set_push_sender(listener);
+        }
         let (handle, driver) =
-            MultiplexedConnection::new_with_config(login, stream, config).await?;
+            MultiplexedConnection::new_with_config(&login, stream, config).await?;
         Ok(Self {
             handle,
+            trusted: Arc::default(),
             driver: Box::pin(driver),
+            version: None,
         })
     }
 
     /// Returns a handle to send commands with.
     pub(super) fn handle(&self) -> MultiplexedConnection {
         self.handle.clone()
+    }
+
+    /// Returns what the server says it is, such as `Redis 7.2.4`, if it says so.
+    pub(super) fn version(&self) -> Option<String> {
+        self.version.clone()
+    }
+
+    /// Returns the namespaces that have been found trustworthy on it.
+    pub(super) fn trusted(&self) -> Arc<Trusted> {
+        Arc::clone(&self.trusted)
     }
 
     /// Moves the connection until `other` is done, or returns `None` when it ended before.
@@ -114,9 +160,21 @@ impl Link {
         async move { redis::cmd("PING").exec_async(&mut handle).await }
     }
 
+    fn ask_version(&self) -> impl Future<Output = Option<String>> + use<> {
+        let mut handle = self.handle();
+        async move {
+            let info: String = redis::cmd("INFO")
+                .arg("server")
+                .query_async(&mut handle)
+                .await
+                .ok()?;
+            version(&info)
+        }
+    }
+
     /// Ends the connection when all other handles are gone and their commands are answered.
     pub(super) async fn drain(self) {
-        let Self { handle, driver } = self;
+        let Self { handle, driver, .. } = self;
         drop(handle);
         driver.await;
     }
@@ -126,6 +184,17 @@ impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").finish_non_exhaustive()
     }
+}
+
+/// Finds name and version among what a server says of itself.
+fn version(info: &str) -> Option<String> {
+    // Valkey says both, the former for old clients.
+    [("Valkey", "valkey_version:"), ("Redis", "redis_version:")]
+        .into_iter()
+        .find_map(|(name, field)| {
+            let version = info.lines().find_map(|line| line.strip_prefix(field))?;
+            Some(format!("{name} {version}"))
+        })
 }
 
 /// Sends at once, and notices a peer that vanished without a word.
@@ -139,4 +208,19 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     socket.set_tcp_keepalive(&keepalive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_called_by_its_own_name() {
+        let redis = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n";
+        let valkey =
+            "# Server\r\nredis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1\r\n";
+        assert_eq!(version(redis).as_deref(), Some("Redis 7.0.15"));
+        assert_eq!(version(valkey).as_deref(), Some("Valkey 8.0.1"));
+        assert_eq!(version("# Server\r\n"), None);
+    }
 }

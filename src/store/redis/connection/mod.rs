@@ -2,10 +2,12 @@
 //!
 //! The client's own `ConnectionManager` lets a command wait while it reconnects. A cache must not:
 //! here commands fail at once while the connection is down, and a task of the connection's own
-//! brings it up again ([`upkeep`]).
+//! brings it up again ([`upkeep`]). A store has two, for what is short and what is long ([`lanes`]).
 
 mod address;
 mod breaker;
+mod condition;
+mod lanes;
 mod link;
 mod names;
 mod reply;
@@ -28,19 +30,26 @@ use tokio::time::{timeout, timeout_at};
 
 pub(crate) use self::address::Address;
 pub(crate) use self::breaker::{Breaker, BreakerPolicy};
+use self::condition::Condition;
+pub(crate) use self::lanes::Lanes;
 use self::link::Link;
 pub(crate) use self::names::Names;
 use self::reply::Health;
 pub(crate) use self::reply::Replies;
 use self::upkeep::Upkeep;
+use super::control::Tracker;
+use super::incarnation::Trusted;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
+use crate::store::StoreHealth;
 
 /// A server, as all connections to it know it.
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) address: Address,
     pub(crate) connect_timeout: Duration,
+    /// How often a connection on which nothing fails is looked after.
+    pub(crate) check_interval: Duration,
     pub(crate) breaker: Breaker,
     pub(crate) clock: Clock,
 }
@@ -54,7 +63,10 @@ pub(crate) struct Connection {
 /// What commands and the task know of each other.
 struct Shared {
     server: Arc<Server>,
+    /// What listens on the connection, if anything does.
+    tracker: Option<Arc<Tracker>>,
     state: ArcSwap<State>,
+    condition: Condition,
     stage: watch::Sender<Stage>,
     /// Wakes the task: the server did not answer, takes no writes, or is no longer needed.
     alarm: Notify,
@@ -65,7 +77,7 @@ struct Shared {
 }
 
 enum State {
-    Up(MultiplexedConnection),
+    Up(MultiplexedConnection, Arc<Trusted>),
     /// With the reason.
     Down(String),
 }
@@ -85,8 +97,8 @@ impl Connection {
     /// When the server does not answer in time, or refuses.
     pub(crate) async fn open(server: Arc<Server>) -> Result<Self, Error> {
         runtime()?;
-        let link = server.dial().await?;
-        Self::start(server, Some(link))
+        let link = server.dial(None).await?;
+        Self::start(server, None, Some(link))
     }
 
     /// Connects to a server in the background, trying until it succeeds.
@@ -95,18 +107,37 @@ impl Connection {
     ///
     /// Outside a Tokio runtime.
     pub(crate) fn open_lazily(server: Arc<Server>) -> Result<Self, Error> {
-        Self::start(server, None)
+        Self::start(server, None, None)
     }
 
-    fn start(server: Arc<Server>, link: Option<Link>) -> Result<Self, Error> {
+    /// Connects to a server in the background, with this to listen to it.
+    ///
+    /// # Errors
+    ///
+    /// Outside a Tokio runtime.
+    pub(crate) fn open_for(server: Arc<Server>, tracker: Arc<Tracker>) -> Result<Self, Error> {
+        Self::start(server, Some(tracker), None)
+    }
+
+    fn start(
+        server: Arc<Server>,
+        tracker: Option<Arc<Tracker>>,
+        link: Option<Link>,
+    ) -> Result<Self, Error> {
         let runtime = runtime()?;
+        let condition = Condition::new(server.clock.now());
         let state = match &link {
-            Some(link) => State::Up(link.handle()),
+            Some(link) => {
+                condition.connected(link.version());
+                State::up(link)
+            }
             None => State::Down("it has not been connected yet".to_owned()),
         };
         let shared = Arc::new(Shared {
             server,
+            tracker,
             state: ArcSwap::from_pointee(state),
+            condition,
             stage: watch::Sender::new(Stage::Running),
             alarm: Notify::new(),
             read_only: AtomicBool::new(false),
@@ -130,16 +161,22 @@ impl Connection {
             return Err(server.away("it does not answer; its circuit breaker is open"));
         }
         match &**self.shared.state.load() {
-            State::Up(handle) => {
+            State::Up(handle, trusted) => {
                 self.shared.exchanges.fetch_add(1, Ordering::Relaxed);
                 Ok(Exchange {
                     shared: &self.shared,
                     handle: handle.clone(),
+                    trusted: Arc::clone(trusted),
                     deadline: server.clock.now() + limit,
                 })
             }
             State::Down(reason) => Err(server.away(reason)),
         }
+    }
+
+    /// Returns how the connection is doing.
+    pub(crate) fn health(&self) -> StoreHealth {
+        self.shared.condition.health(&self.shared.server)
     }
 
     /// Ends the connection for good, once the commands under way are answered or out of time.
@@ -169,7 +206,7 @@ impl fmt::Debug for Connection {
         let mut debug = f.debug_struct("Connection");
         debug.field("server", &self.shared.server);
         match &**self.shared.state.load() {
-            State::Up(_) => debug.field("state", &"up"),
+            State::Up(..) => debug.field("state", &"up"),
             State::Down(reason) => debug.field("state", reason),
         };
         debug.finish_non_exhaustive()
@@ -180,10 +217,26 @@ impl fmt::Debug for Connection {
 pub(crate) struct Exchange<'a> {
     shared: &'a Shared,
     handle: MultiplexedConnection,
+    trusted: Arc<Trusted>,
     deadline: Instant,
 }
 
 impl Exchange<'_> {
+    /// Returns the namespaces whose content is known to be of this life of the server.
+    pub(crate) fn trusted(&self) -> Arc<Trusted> {
+        Arc::clone(&self.trusted)
+    }
+
+    /// Waits for something else, within the same deadline.
+    ///
+    /// # Errors
+    ///
+    /// When the deadline passes.
+    pub(crate) async fn wait_for<T>(&self, other: impl Future<Output = T>) -> Result<T, Error> {
+        let waited = timeout_at(self.deadline.into(), other).await;
+        waited.map_err(|_elapsed| self.shared.late())
+    }
+
     /// Reads what stands under names, in one command; what is no string counts as absent.
     ///
     /// The replies are taken by [`Replies::bytes`], one for each name.
@@ -234,10 +287,17 @@ pub(crate) fn get(name: &impl ToRedisArgs) -> Cmd {
     redis::cmd("GET").arg(name).take()
 }
 
+impl State {
+    fn up(link: &Link) -> Self {
+        Self::Up(link.handle(), link.trusted())
+    }
+}
+
 impl Server {
-    async fn dial(&self) -> Result<Link, Error> {
+    async fn dial(&self, tracker: Option<&Arc<Tracker>>) -> Result<Link, Error> {
         let message = format!("redis at {} cannot be reached", self.address);
-        match timeout(self.connect_timeout, Link::establish(&self.address)).await {
+        let link = Link::establish(&self.address, tracker);
+        match timeout(self.connect_timeout, link).await {
             Ok(Ok(link)) => Ok(link),
             Ok(Err(error)) => Err(reply::failed(error, message)),
             Err(elapsed) => Err(Error::new(ErrorKind::Timeout, message).with_source(elapsed)),
@@ -258,26 +318,38 @@ impl Shared {
         values: fn(&T) -> &[Value],
     ) -> Result<T, Error> {
         let address = &self.server.address;
-        match outcome {
+        let error = match outcome {
             Ok(Ok(received)) => {
                 self.answered(values(&received));
-                Ok(received)
+                return Ok(received);
             }
             Ok(Err(error)) => {
                 let message = format!("redis at {address} closed the connection");
-                Err(reply::failed(error, message))
+                reply::failed(error, message)
             }
             Err(_elapsed) => {
                 self.unanswered();
-                let message = format!("redis at {address} did not answer in time");
-                Err(Error::new(ErrorKind::Timeout, message))
+                self.late()
             }
-        }
+        };
+        self.condition.failed(&error);
+        Err(error)
+    }
+
+    fn late(&self) -> Error {
+        let address = &self.server.address;
+        let message = format!("redis at {address} did not answer in time");
+        Error::new(ErrorKind::Timeout, message)
     }
 
     fn answered(&self, replies: &[Value]) {
         let Server { breaker, clock, .. } = &*self.server;
-        match reply::health(replies) {
+        let refusal = reply::gravest_refusal(replies);
+        let health = refusal.map_or(Health::Well, |(health, error)| {
+            self.condition.failed(&error);
+            health
+        });
+        match health {
             Health::Well => breaker.succeeded(clock.now()),
             Health::ReadOnly => {
                 breaker.succeeded(clock.now());
@@ -318,6 +390,7 @@ mod tests {
         Server {
             address: Address::parse(url).unwrap(),
             connect_timeout: Duration::from_millis(500),
+            check_interval: Duration::from_secs(5),
             breaker: Breaker::new(BreakerPolicy::default()),
             clock: Clock::system(),
         }
@@ -434,6 +507,25 @@ mod tests {
             redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
             until_answered(&connection, Duration::from_millis(500)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hangs_while_nobody_asks_is_noticed() {
+        let redis = RedisServer::start();
+        let server = Server {
+            check_interval: Duration::from_millis(50),
+            ..server(&redis.url())
+        };
+        let connection = Connection::open(Arc::new(server)).await.unwrap();
+        redis.stop();
+        until(Duration::from_secs(3), || async {
+            !connection.health().connected
+        })
+        .await;
+        assert_fails_at_once(&connection).await;
+        redis.cont();
+        until_answered(&connection, Duration::from_secs(3)).await;
+        assert!(connection.health().connected);
     }
 
     #[tokio::test]

@@ -29,11 +29,12 @@ impl Replies {
         Ok(())
     }
 
-    /// Takes the reply to a `GET`, or one of those to an `MGET`.
+    /// Takes the reply to a `GET`, one of those to an `MGET`, or one that is a text.
     pub(crate) fn bytes(&mut self) -> Result<Option<Bytes>, Error> {
         match self.take()? {
             Value::Nil => Ok(None),
             Value::BulkString(bytes) => Ok(Some(bytes.into())),
+            Value::VerbatimString { text, .. } => Ok(Some(text.into())),
             _ => Err(nonsense()),
         }
     }
@@ -72,7 +73,7 @@ fn accepted(reply: Option<Value>) -> Result<Value, Error> {
 }
 
 /// What a reply says about the server as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Health {
     /// It answers commands, though it may refuse one.
     Well,
@@ -82,16 +83,22 @@ pub(super) enum Health {
     Unable,
 }
 
-/// Returns what the replies to a pipeline say about the server.
-pub(super) fn health(values: &[Value]) -> Health {
-    let verdict = |value: &Value| match value {
-        Value::ServerError(refusal) if refusal.code() == "READONLY" => Some(Health::ReadOnly),
-        Value::ServerError(refusal) => {
-            (kind(refusal.code()) == ErrorKind::Unavailable).then_some(Health::Unable)
-        }
+/// Returns the refusal among the replies that says most about the server, and what it says.
+pub(super) fn gravest_refusal(values: &[Value]) -> Option<(Health, Error)> {
+    let refusals = values.iter().filter_map(|value| match value {
+        Value::ServerError(refusal) => Some((health(refusal), refusal)),
         _ => None,
-    };
-    values.iter().find_map(verdict).unwrap_or(Health::Well)
+    });
+    let (health, refusal) = refusals.max_by_key(|(health, _)| *health)?;
+    Some((health, refused(refusal)))
+}
+
+fn health(refusal: &ServerError) -> Health {
+    match refusal.code() {
+        "READONLY" => Health::ReadOnly,
+        code if kind(code) == ErrorKind::Unavailable => Health::Unable,
+        _ => Health::Well,
+    }
 }
 
 /// Makes the crate's error of one that the client met.
@@ -157,7 +164,8 @@ mod tests {
             ("ERR", ErrorKind::Refused, Health::Well),
         ] {
             let values = vec![Value::Nil, reply(&format!("-{code} some details\r\n"))];
-            assert_eq!(health(&values), expected, "{code}");
+            let (health, _) = gravest_refusal(&values).unwrap();
+            assert_eq!(health, expected, "{code}");
             let mut replies = Replies::new(values);
             assert_eq!(replies.bytes().unwrap(), None);
             let error = replies.bytes().unwrap_err();
@@ -176,6 +184,21 @@ mod tests {
         assert_eq!(replies.integer().unwrap_err().kind(), ErrorKind::Damaged);
         replies.all_done().unwrap();
         assert_eq!(replies.done().unwrap_err().kind(), ErrorKind::Damaged);
+    }
+
+    #[test]
+    fn of_all_replies_the_gravest_tells_of_the_server() {
+        let values = [
+            "+OK\r\n",
+            "-LOADING no\r\n",
+            "-READONLY no\r\n",
+            "-OOM no\r\n",
+        ]
+        .map(reply);
+        let (health, error) = gravest_refusal(&values).unwrap();
+        assert_eq!(health, Health::Unable);
+        assert!(error.to_string().contains("LOADING"), "{error}");
+        assert!(gravest_refusal(&values[..1]).is_none());
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Upkeep {
         while !self.is_closing() {
             let dialled = match link.take() {
                 Some(link) => Ok(link),
-                None => self.0.server.dial().await,
+                None => self.0.server.dial(self.0.tracker.as_ref()).await,
             };
             match dialled {
                 Ok(link) => {
@@ -60,7 +60,8 @@ impl Upkeep {
     /// Lets commands use a connection until it ends or has to be replaced.
     async fn offer(&self, mut link: Link) {
         let address = &self.0.server.address;
-        self.0.state.store(Arc::new(State::Up(link.handle())));
+        self.0.condition.connected(link.version());
+        self.0.state.store(Arc::new(State::up(&link)));
         self.0.server.breaker.close();
         tracing::debug!(%address, "connected to redis");
         let reason = self.watch(&mut link).await;
@@ -88,7 +89,10 @@ impl Upkeep {
                     link.drive(exchanges, self.rest(between(pause / 2, pause)))
                         .await
                 }
-                None => link.drive(exchanges, self.0.alarm.notified()).await,
+                None => {
+                    let alarm = timeout(server.check_interval, self.0.alarm.notified());
+                    link.drive(exchanges, alarm).await.map(drop)
+                }
             };
             if woken.is_none() {
                 return ENDED;
@@ -127,6 +131,7 @@ impl Upkeep {
     }
 
     fn down(&self, reason: String) {
+        self.0.condition.lost(reason.clone(), self.now());
         self.0.state.store(Arc::new(State::Down(reason)));
     }
 }

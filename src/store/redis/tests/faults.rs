@@ -108,6 +108,55 @@ async fn a_server_that_hangs_costs_its_deadline_a_few_times_and_then_nothing() {
 }
 
 #[tokio::test]
+async fn health_tells_since_when_and_why_requests_do_without_the_server() {
+    let mut redis = RedisServer::with_args(&["--requirepass", "s3cret"]);
+    let url = redis.url().replace("redis://", "redis://:s3cret@");
+    let desk = Desk::of(RedisStore::connect(&url).await.unwrap());
+    let health = || desk.store.health();
+    assert!(health().connected);
+    assert_eq!((health().degraded_since, health().last_error), (None, None));
+    assert!(
+        health()
+            .server
+            .is_some_and(|server| server.starts_with("Redis "))
+    );
+
+    let before = desk.clock.wall();
+    redis.stop();
+    while desk
+        .store
+        .check()
+        .await
+        .is_err_and(|e| e.kind() == ErrorKind::Timeout)
+    {}
+    let since = health().degraded_since.unwrap();
+    assert!((before..=desk.clock.wall()).contains(&since));
+    redis.cont();
+    until_answered(&desk).await;
+    assert_eq!(health().degraded_since, None);
+
+    redis.kill();
+    while health().connected {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let (since, error) = (
+        health().degraded_since.unwrap(),
+        health().last_error.unwrap(),
+    );
+    assert!(since > before);
+    sleep(Duration::from_millis(300)).await;
+    let still = health().degraded_since.unwrap();
+    assert!(
+        still.duration_since(since).unwrap_or_default() < AT_ONCE,
+        "one outage, however many attempts"
+    );
+    redis.restart();
+    until_answered(&desk).await;
+    assert!(health().connected && health().degraded_since.is_none());
+    assert!(!format!("{error} {:?}", health()).contains("s3cret"));
+}
+
+#[tokio::test]
 async fn look_up_and_capture_together_wait_no_longer_than_150_ms() {
     let redis = RedisServer::start();
     let proxy = Proxy::before(&redis).await;

@@ -1,0 +1,146 @@
+//! The control connection: which epochs are current, told by the server.
+//!
+//! [`Control`] reads epochs on a connection of its own, on which the server tells when one of them
+//! changes ([`tracker`]), and keeps what it read in the [`mirror`]. Only epochs that somebody here
+//! holds for current are told of; what others cache costs this process nothing.
+//!
+//! Each command on this connection begins by switching tracking on, which costs nothing where it is
+//! on already. So there is no state to be set up again after a reconnect, and none to be forgotten.
+
+mod mirror;
+mod tracker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::Pipeline;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+pub(super) use self::mirror::Mirror;
+pub use self::tracker::Mirroring;
+pub(super) use self::tracker::{Listener, Tracker};
+use super::connection::{Connection, Replies, Server, get};
+use super::epochs::Known;
+use super::{incarnation, layout};
+use crate::epoch::Scope;
+use crate::error::{Error, ErrorKind};
+use crate::key::Namespace;
+
+/// How often the server has to show that it would tell of a change.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// A connection for epochs, and what is known from it.
+#[derive(Debug)]
+pub(super) struct Control {
+    connection: Arc<Connection>,
+    tracker: Arc<Tracker>,
+    heart: AbortHandle,
+}
+
+impl Control {
+    /// Connects in the background. Until that is done, loading fails.
+    ///
+    /// # Errors
+    ///
+    /// Outside a Tokio runtime.
+    pub(super) fn open(server: Arc<Server>, mode: Mirroring) -> Result<Self, Error> {
+        let tracker = Arc::new(Tracker::new(mode, server.clock.clone()));
+        let connection = Connection::open_for(server, Arc::clone(&tracker))?;
+        let connection = Arc::new(connection);
+        let beating = beat(Arc::clone(&connection), Arc::clone(&tracker));
+        Ok(Self {
+            heart: Handle::current().spawn(beating).abort_handle(),
+            connection,
+            tracker,
+        })
+    }
+
+    pub(super) fn mirror(&self) -> &Mirror {
+        &self.tracker.mirror
+    }
+
+    /// Reads the epochs of scopes, and remembers them for as long as they may be believed.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be asked, or not within `limit`.
+    pub(super) async fn load(
+        &self,
+        namespace: &Namespace,
+        scopes: &[Scope],
+        limit: Duration,
+    ) -> Result<Known, Error> {
+        let mirror = self.mirror();
+        let mut exchange = self.connection.begin(limit)?;
+        incarnation::check(&mut exchange, namespace).await?;
+        let load = mirror.begin();
+        let mut commands = Pipeline::with_capacity(scopes.len().saturating_add(1));
+        if load.tracks {
+            track(&mut commands);
+        }
+        // One command each: inside the reply to an `MGET`, Redis 6 may tell of a change.
+        for scope in scopes {
+            commands.add_command(get(&layout::epoch(namespace, *scope)));
+        }
+        let mut replies = exchange.send(&commands).await?;
+        if load.tracks {
+            tracked(&mut replies, &self.tracker)?;
+        }
+        let mut known = Known::new();
+        known.read(&mut replies, scopes)?;
+        for scope in scopes {
+            if let Some(epoch) = known.get(*scope) {
+                mirror.insert(load, *scope, epoch);
+            }
+        }
+        mirror.renew(load);
+        Ok(known)
+    }
+
+    pub(super) async fn close(&self) {
+        self.heart.abort();
+        self.connection.close().await;
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.heart.abort();
+    }
+}
+
+/// Keeps the lease up while the server answers.
+async fn beat(connection: Arc<Connection>, tracker: Arc<Tracker>) {
+    loop {
+        sleep(HEARTBEAT).await;
+        let load = tracker.mirror.begin();
+        if load.tracks
+            && let Ok(mut exchange) = connection.begin(mirror::LEASE)
+        {
+            let mut commands = Pipeline::with_capacity(1);
+            track(&mut commands);
+            let answer = exchange.send(&commands).await;
+            if answer.is_ok_and(|mut replies| tracked(&mut replies, &tracker).is_ok()) {
+                tracker.mirror.renew(load);
+            }
+        }
+    }
+}
+
+fn track(commands: &mut Pipeline) {
+    commands.cmd("CLIENT").arg("TRACKING").arg("ON");
+}
+
+/// Takes the reply to [`track`]. A refusal, which is no error here, leaves nothing to be believed
+/// of what was asked behind it.
+fn tracked(replies: &mut Replies, tracker: &Tracker) -> Result<(), Error> {
+    match replies.done() {
+        Err(refusal) if refusal.kind() == ErrorKind::Refused => {
+            tracker.refused(&refusal);
+            Ok(())
+        }
+        done => done,
+    }
+}

@@ -1,0 +1,350 @@
+//! Memory over another store.
+//!
+//! The second store is the one that counts. Memory holds copies of what it keeps, each with the
+//! stamp that it has there, and serves a copy only while the second store [vouches] for that stamp:
+//! so a hit in memory is as current as a hit below it, and asks nobody. What cannot be vouched for
+//! is [confirmed], which takes a round trip and moves no body; what is gone from memory, or was
+//! never there, is looked up below and comes up with the answer.
+//!
+//! A copy also stands under memory's own epochs. They end when something is invalidated here, even
+//! while the second store is away; what happens then is said in [`away`].
+//!
+//! Nothing is kept in memory longer than it is fresh. Another process may have renewed what is
+//! stale here, and the second store knows.
+//!
+//! [vouches]: Store::vouches_for
+//! [confirmed]: Store::confirm
+
+mod away;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use self::away::Solitude;
+pub use self::away::WhenAway;
+use super::memory::{LONGEST, Resident};
+use super::{
+    BoxFuture, Claim, Fill, FillLock, Found, Kept, MemoryStore, Outcome, Store, StoreHealth, Usage,
+    Wanted,
+};
+use crate::clock::Clock;
+use crate::entry::StoredResponse;
+use crate::epoch::{Captured, Epoch, Scope, Stamp};
+use crate::error::Error;
+use crate::key::Namespace;
+
+/// Memory over a second store that other processes share.
+///
+/// A hit in memory costs no round trip, and no more than the [`MemoryStore`] alone. It is as
+/// current as a hit in the second store: what this process invalidates is gone from its memory at
+/// once, and what another one invalidates as soon as the second store tells of it. How soon that is
+/// the second store states; for Redis see [`Mirroring`](super::Mirroring).
+///
+/// What is stored goes to both, and what is found in the second store comes up into memory. What is
+/// too large for the second store is kept in memory alone, and the other way round.
+///
+/// Clones share what is stored.
+///
+/// # Examples
+///
+/// ```no_run
+/// # #[cfg(feature = "redis")]
+/// # async fn example() -> Result<(), tower_response_cache::Error> {
+/// use tower_response_cache::{CacheLayer, MemoryStore, RedisStore, TieredStore};
+///
+/// let redis = RedisStore::connect("redis://127.0.0.1:6379/0").await?;
+/// let cache = CacheLayer::new(TieredStore::new(MemoryStore::new(64 << 20), redis));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct TieredStore {
+    memory: MemoryStore,
+    second: Arc<dyn Store>,
+    memory_max_body: usize,
+    when_away: WhenAway,
+    solitude: Arc<Solitude>,
+}
+
+impl TieredStore {
+    /// Puts memory over a second store. Nothing else may store in that memory.
+    #[must_use]
+    pub fn new(memory: MemoryStore, second: impl Store) -> Self {
+        Self {
+            memory,
+            second: Arc::new(second),
+            memory_max_body: usize::MAX,
+            when_away: WhenAway::default(),
+            solitude: Arc::default(),
+        }
+    }
+
+    /// Keeps no longer bodies than this in memory, in bytes; by default what the memory takes.
+    #[must_use]
+    pub fn memory_max_body(mut self, bytes: usize) -> Self {
+        self.memory_max_body = bytes;
+        self
+    }
+
+    /// Says what becomes of requests while the second store cannot be asked; by default this
+    /// process keeps what its handlers answer for two seconds.
+    #[must_use]
+    pub fn when_away(mut self, mode: WhenAway) -> Self {
+        self.when_away = mode;
+        self
+    }
+
+    async fn look_up(&self, wanted: Wanted<'_>, scopes: &[Scope]) -> Result<Found, Error> {
+        let asked = wanted.clock.now();
+        let held = self.memory.read(&wanted, Arc::clone).ok();
+        let held = held.filter(|held| asked < held.expires);
+        if let Some(held) = &held
+            && !self.solitude.made(held.response.stamp())
+        {
+            let stamp = held.response.stamp();
+            match self.second.confirm(wanted.namespace, stamp).await {
+                Ok(true) => {
+                    self.answered();
+                    *held.trusted.lock() = self.when_away.trusted_until(asked);
+                    return Ok(found(&held.response));
+                }
+                Ok(false) => self.memory.discard(&held.response),
+                Err(error) => return self.look_up_alone(Some(held), &wanted, scopes, error),
+            }
+        }
+        let moment = self.memory.moment();
+        match self.second.lookup(wanted, scopes).await {
+            Ok(found) => {
+                self.answered();
+                if let Outcome::Response(response) = &found.outcome {
+                    let left = response.fresh_for(asked);
+                    self.hold(response, moment, asked, left, wanted.clock);
+                }
+                Ok(found)
+            }
+            Err(error) => self.look_up_alone(held.as_ref(), &wanted, scopes, error),
+        }
+    }
+
+    /// Answers as well as can be without the second store.
+    fn look_up_alone(
+        &self,
+        held: Option<&Arc<Resident>>,
+        wanted: &Wanted<'_>,
+        scopes: &[Scope],
+        error: Error,
+    ) -> Result<Found, Error> {
+        if self.when_away == WhenAway::Bypass {
+            return Err(error);
+        }
+        let now = wanted.clock.now();
+        Ok(Found {
+            outcome: match held.filter(|held| now < *held.trusted.lock()) {
+                Some(held) => Outcome::Response(Arc::clone(&held.response)),
+                None => Outcome::Unreachable(error),
+            },
+            captured: Some(self.solitude.capture(&self.memory, scopes)),
+        })
+    }
+
+    async fn capture_epochs(
+        &self,
+        namespace: &Namespace,
+        scopes: &[Scope],
+    ) -> Result<Captured, Error> {
+        match self.second.capture(namespace, scopes).await {
+            Err(_) if self.when_away != WhenAway::Bypass => {
+                Ok(self.solitude.capture(&self.memory, scopes))
+            }
+            captured => captured.inspect(|_| self.answered()),
+        }
+    }
+
+    async fn store(&self, mut fill: Fill) -> Result<Kept, Error> {
+        if self.solitude.made(&fill.captured.stamp) {
+            fill.retain = fill.retain.min(self.when_away.local_ttl());
+            return Ok(self.memory.keep(fill));
+        }
+        let (began, clock, retain) = (fill.clock.now(), fill.clock.clone(), fill.retain);
+        let moment = self.memory.moment();
+        let copy = Arc::new(fill.response.clone().stamped(fill.captured.stamp.clone()));
+        // The epochs of the others only the second store learns.
+        let stamped = fill.late.is_empty();
+
+        let kept = self.second.put(fill).await?;
+        self.answered();
+        let limit = match kept {
+            Kept::Stored => copy.fresh_for(began),
+            // It is here or nowhere.
+            Kept::TooLarge => retain,
+            Kept::Invalidated => return Ok(kept),
+        };
+        if stamped && self.hold(&copy, moment, began, limit, &clock) {
+            return Ok(Kept::Stored);
+        }
+        self.memory.supersede(&copy);
+        Ok(kept)
+    }
+
+    /// Takes a response of the second store into memory for so long; says whether it is there.
+    fn hold(
+        &self,
+        response: &Arc<StoredResponse>,
+        moment: Epoch,
+        current: Instant,
+        limit: Duration,
+        clock: &Clock,
+    ) -> bool {
+        if limit.is_zero() || response.body.len() > self.memory_max_body {
+            return false;
+        }
+        let expires = current + limit.min(LONGEST);
+        let trusted = self.when_away.trusted_until(current);
+        let response = Arc::clone(response);
+        self.memory.hold(response, moment, expires, trusted, clock) == Kept::Stored
+    }
+
+    /// Invalidates here before and after `below` has been done in the second store: what comes up
+    /// from there in the meantime may be what it is about.
+    async fn around<T>(
+        &self,
+        scopes: &[Scope],
+        below: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.memory.forget(scopes);
+        let done = below.await;
+        self.memory.forget(scopes);
+        done
+    }
+
+    /// Notes that the second store has answered.
+    fn answered(&self) {
+        self.solitude.end(&self.memory);
+    }
+}
+
+impl Store for TieredStore {
+    fn name(&self) -> &'static str {
+        "tiered"
+    }
+
+    fn peek(&self, wanted: &Wanted<'_>) -> Option<Found> {
+        let now = wanted.clock.now();
+        let vouched = |held: &Arc<Resident>| {
+            let is_current = now < held.expires && self.second.vouches_for(held.response.stamp());
+            is_current.then(|| found(&held.response))
+        };
+        self.memory.read(wanted, vouched).ok().flatten()
+    }
+
+    fn lookup<'a>(
+        &'a self,
+        wanted: Wanted<'a>,
+        scopes: &'a [Scope],
+    ) -> BoxFuture<'a, Result<Found, Error>> {
+        Box::pin(self.look_up(wanted, scopes))
+    }
+
+    fn capture<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        scopes: &'a [Scope],
+    ) -> BoxFuture<'a, Result<Captured, Error>> {
+        Box::pin(self.capture_epochs(namespace, scopes))
+    }
+
+    fn claim<'a>(
+        &'a self,
+        wanted: Wanted<'a>,
+        scopes: &'a [Scope],
+        captured: Option<Captured>,
+    ) -> BoxFuture<'a, Result<(Captured, Claim), Error>> {
+        Box::pin(async move {
+            // What this process captured for itself alone is nothing to others.
+            let own = captured.as_ref();
+            if own.is_none_or(|captured| !self.solitude.made(&captured.stamp))
+                && let Ok(claimed) = self.second.claim(wanted, scopes, captured.clone()).await
+            {
+                return Ok(claimed);
+            }
+            let captured = match captured {
+                Some(captured) => captured,
+                None => self.capture_epochs(wanted.namespace, scopes).await?,
+            };
+            Ok((captured, Claim::Granted(FillLock::none())))
+        })
+    }
+
+    fn put<'a>(&'a self, fill: Fill) -> BoxFuture<'a, Result<Kept, Error>> {
+        Box::pin(self.store(fill))
+    }
+
+    fn invalidate<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        scopes: &'a [Scope],
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.around(scopes, self.second.invalidate(namespace, scopes)))
+    }
+
+    fn vouches_for(&self, stamp: &Stamp) -> bool {
+        self.second.vouches_for(stamp)
+    }
+
+    fn confirm<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        stamp: &'a Stamp,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        self.second.confirm(namespace, stamp)
+    }
+
+    fn renew<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        scope: Scope,
+        captured: Captured,
+    ) -> BoxFuture<'a, Result<Option<Captured>, Error>> {
+        Box::pin(async move {
+            let scopes = [scope];
+            if self.solitude.made(&captured.stamp) {
+                self.invalidate(namespace, &scopes).await?;
+                return Ok(None);
+            }
+            let renewed = self.second.renew(namespace, scope, captured);
+            self.around(&scopes, renewed).await
+        })
+    }
+
+    fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {
+        self.memory.discard(response);
+        self.second.remove(response)
+    }
+
+    fn check(&self) -> BoxFuture<'_, Result<(), Error>> {
+        self.second.check()
+    }
+
+    fn usage(&self) -> Usage {
+        self.memory.usage()
+    }
+
+    fn health(&self) -> StoreHealth {
+        self.second.health()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.second.close()
+    }
+}
+
+fn found(response: &Arc<StoredResponse>) -> Found {
+    Found {
+        outcome: Outcome::Response(Arc::clone(response)),
+        captured: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

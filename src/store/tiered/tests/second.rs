@@ -1,0 +1,141 @@
+//! A second store that is shared, and away when a test says so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::error::ErrorKind;
+
+/// Clones are one store, as the processes' stores of one server are.
+#[derive(Clone, Debug)]
+pub(super) struct Second(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: MemoryStore,
+    away: AtomicBool,
+    /// Whether it has to be asked what is current.
+    mute: AtomicBool,
+    lookups: AtomicUsize,
+    confirms: AtomicUsize,
+    /// A look-up's answer is under way until it gets a permit.
+    gate: Semaphore,
+}
+
+impl Second {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Inner {
+            store: MemoryStore::new(1 << 20),
+            away: AtomicBool::new(false),
+            mute: AtomicBool::new(false),
+            lookups: AtomicUsize::new(0),
+            confirms: AtomicUsize::new(0),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+        }))
+    }
+
+    /// Takes the store away, or brings it back.
+    pub(super) fn set_away(&self, away: bool) {
+        self.0.away.store(away, Ordering::Relaxed);
+    }
+
+    /// Lets the store vouch for nothing unless it is asked.
+    pub(super) fn mute(&self) {
+        self.0.mute.store(true, Ordering::Relaxed);
+    }
+
+    /// Keeps the answers of look-ups under way until [`release`](Self::release).
+    pub(super) fn hold_back(&self) {
+        self.0.gate.forget_permits(usize::MAX);
+    }
+
+    pub(super) fn release(&self) {
+        self.0.gate.add_permits(Semaphore::MAX_PERMITS);
+    }
+
+    /// Returns how often it was asked for a response, and whether one is current.
+    pub(super) fn asked(&self) -> (usize, usize) {
+        let Inner {
+            lookups, confirms, ..
+        } = &*self.0;
+        (
+            lookups.load(Ordering::Relaxed),
+            confirms.load(Ordering::Relaxed),
+        )
+    }
+
+    fn there(&self) -> Result<&MemoryStore, Error> {
+        match self.0.away.load(Ordering::Relaxed) {
+            true => Err(Error::new(ErrorKind::Unavailable, "it is away")),
+            false => Ok(&self.0.store),
+        }
+    }
+}
+
+impl Store for Second {
+    fn name(&self) -> &'static str {
+        "second"
+    }
+
+    fn lookup<'a>(
+        &'a self,
+        wanted: Wanted<'a>,
+        scopes: &'a [Scope],
+    ) -> BoxFuture<'a, Result<Found, Error>> {
+        self.0.lookups.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            let found = self.there()?.lookup(wanted, scopes).await;
+            let _released = self.0.gate.acquire().await;
+            found
+        })
+    }
+
+    fn capture<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        scopes: &'a [Scope],
+    ) -> BoxFuture<'a, Result<Captured, Error>> {
+        Box::pin(async move { self.there()?.capture(namespace, scopes).await })
+    }
+
+    fn put<'a>(&'a self, fill: Fill) -> BoxFuture<'a, Result<Kept, Error>> {
+        Box::pin(async move { self.there()?.put(fill).await })
+    }
+
+    fn invalidate<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        scopes: &'a [Scope],
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move { self.there()?.invalidate(namespace, scopes).await })
+    }
+
+    fn vouches_for(&self, stamp: &Stamp) -> bool {
+        let mute = self.0.mute.load(Ordering::Relaxed);
+        !mute && self.there().is_ok_and(|store| store.vouches_for(stamp))
+    }
+
+    fn confirm<'a>(
+        &'a self,
+        _namespace: &'a Namespace,
+        stamp: &'a Stamp,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        self.0.confirms.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move { Ok(self.there()?.vouches_for(stamp)) })
+    }
+
+    fn renew<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        scope: Scope,
+        captured: Captured,
+    ) -> BoxFuture<'a, Result<Option<Captured>, Error>> {
+        Box::pin(async move { self.there()?.renew(namespace, scope, captured).await })
+    }
+
+    fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(async move { self.there()?.remove(response).await })
+    }
+}
