@@ -26,6 +26,7 @@ mod refresh;
 mod request;
 mod respond;
 mod searches;
+mod storing;
 mod tasks;
 mod write;
 
@@ -41,6 +42,7 @@ use self::refresh::Refreshes;
 pub(crate) use self::request::{Passage, Reception};
 pub(crate) use self::respond::Content;
 use self::searches::Searches;
+use self::storing::Storing;
 use self::tasks::Tasks;
 pub(crate) use self::write::Write;
 use crate::clock::Clock;
@@ -65,6 +67,7 @@ pub(crate) struct Engine {
     flights: Arc<Flights>,
     refreshes: Arc<Refreshes>,
     searches: Searches,
+    storing: Arc<Storing>,
     /// The scope of the whole namespace, which every stamp holds.
     everything: Scope,
     /// What enters the key of a request without a rule.
@@ -129,6 +132,7 @@ impl Engine {
             flights: Flights::new(collapse::limits(options.collapse_wait)),
             refreshes: Refreshes::new(options.clock.clone()),
             searches: Searches::default(),
+            storing: Arc::default(),
             options,
             store,
         }
