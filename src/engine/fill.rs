@@ -22,6 +22,7 @@ use super::respond::{self, Content};
 use super::{Engine, Forward, forward, partial};
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, Stamp};
+use crate::error::Error;
 use crate::flight::along::{Along, Reader, Source, Tap};
 use crate::reason::{Miss, Refusal};
 use crate::semantics::cache_control::RequestDirectives;
@@ -361,7 +362,7 @@ impl Engine {
         };
         let span = tracing::debug_span!("cache_store", key = ?fill.response.key);
         let store = async move {
-            let kept = engine.store.put(fill).await;
+            let kept = engine.put(fill).await;
             let metrics = engine.metrics.route(route);
             match kept {
                 Ok(Kept::Stored) => {
@@ -379,6 +380,21 @@ impl Engine {
             }
         };
         self.tasks.finish(store.instrument(span));
+    }
+
+    /// Stores a response; where that takes time, look-ups of its key wait.
+    async fn put(&self, fill: Fill) -> Result<Kept, Error> {
+        let key = fill.response.key.clone();
+        let mut put = self.store.put(fill);
+        let mut being_stored = None;
+        poll_fn(|cx| {
+            let kept = put.as_mut().poll(cx);
+            if kept.is_pending() && being_stored.is_none() {
+                being_stored = Some(self.storing.begin(key.clone()));
+            }
+            kept
+        })
+        .await
     }
 }
 

@@ -28,6 +28,7 @@ mod refresh;
 mod request;
 mod respond;
 mod searches;
+mod storing;
 mod tasks;
 mod write;
 
@@ -44,6 +45,7 @@ use self::refresh::Refreshes;
 pub(crate) use self::request::{Passage, Reception};
 pub(crate) use self::respond::Content;
 use self::searches::Searches;
+use self::storing::Storing;
 use self::tasks::Tasks;
 pub(crate) use self::write::Write;
 use crate::clock::Clock;
@@ -68,6 +70,7 @@ pub(crate) struct Engine {
     flights: Arc<Flights>,
     refreshes: Arc<Refreshes>,
     searches: Searches,
+    storing: Arc<Storing>,
     /// Done when it has been told that a rule needs a layer that reads content.
     unread: Once,
     /// The scope of the whole namespace, which every stamp holds.
@@ -146,6 +149,7 @@ impl Engine {
             flights: Flights::new(collapse::limits(options.collapse_wait)),
             refreshes: Refreshes::new(options.clock.clone()),
             searches: Searches::default(),
+            storing: Arc::default(),
             unread: Once::new(),
             options,
             store,

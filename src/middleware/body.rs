@@ -125,6 +125,11 @@ impl<B: Body> RequestBody<B> {
         }
     }
 
+    /// A body without content.
+    pub(super) fn empty() -> Self {
+        Self::read(Content::default())
+    }
+
     /// A body that has been read, or a part of it.
     pub(super) fn read(content: Content) -> Self {
         Self {

@@ -38,6 +38,33 @@ where
     type Body = ResBody;
 }
 
+/// The service inside, ready to be called, and how to call it once more.
+pub(super) struct Inside<S, ReqBody> {
+    service: S,
+    /// Makes a body without content, if that of the request has none and another can be made.
+    empty: Option<Empty<ReqBody>>,
+}
+
+type Empty<ReqBody> = Box<dyn FnOnce() -> ReqBody + Send>;
+
+impl<S, ReqBody> Inside<S, ReqBody> {
+    /// The service, which can be sent a request only once.
+    pub(super) fn once(service: S) -> Self {
+        Self {
+            service,
+            empty: None,
+        }
+    }
+
+    /// The service, which can be sent a request again whose body `empty` makes.
+    pub(super) fn again(service: S, empty: impl FnOnce() -> ReqBody + Send + 'static) -> Self {
+        Self {
+            service,
+            empty: Some(Box::new(empty)),
+        }
+    }
+}
+
 type Answer<S, ReqBody> = Result<
     Response<ResponseBody<<S as Inner<ReqBody>>::Body>>,
     <S as Service<Request<ReqBody>>>::Error,
@@ -45,7 +72,7 @@ type Answer<S, ReqBody> = Result<
 
 /// Answers a request whose content is part of its key.
 pub(super) async fn read<S, F, B, ReqBody>(
-    mut inner: S,
+    mut service: S,
     wrap: F,
     request: Request<B>,
     reading: Reading,
@@ -60,18 +87,18 @@ where
     let (request, taken_up) = reading.read(request.map(body::source)).await;
     let request = request.map(|content| wrap(RequestBody::read(content)));
     match taken_up {
-        Ok(exchange) => self::exchange(inner, request, exchange).await,
+        Ok(exchange) => self::exchange(Inside::once(service), request, exchange).await,
         Err(passage) => {
-            let mut response = inner.call(request).await?;
+            let mut response = service.call(request).await?;
             passage.finish(&mut response);
             Ok(response.map(ResponseBody::passing))
         }
     }
 }
 
-/// Answers a request from the store or from `inner`, which is ready.
+/// Answers a request from the store or from the service inside.
 pub(super) async fn exchange<S, ReqBody>(
-    inner: S,
+    inside: Inside<S, ReqBody>,
     request: Request<ReqBody>,
     exchange: Exchange,
 ) -> Answer<S, ReqBody>
@@ -88,10 +115,10 @@ where
             Step::Follow(to, following) => to.follow(following, &head.headers).await,
             Step::Answer(response) => return Ok(response.map(ResponseBody::made)),
             Step::Forward(to) => {
-                return lead(inner, Request::from_parts(head, body), *to).await;
+                return lead(inside, Request::from_parts(head, body), *to).await;
             }
             Step::Refresh(response, to) => {
-                refresh(inner, Request::from_parts(head, body), *to);
+                refresh(inside, Request::from_parts(head, body), *to);
                 return Ok(response.map(ResponseBody::made));
             }
         }
@@ -118,19 +145,23 @@ where
 
 /// Forwards a request, in a task of its own if others wait for the answer: its client may go away,
 /// or stall, and they must not mind.
-async fn lead<S, ReqBody>(inner: S, request: Request<ReqBody>, to: Forward) -> Answer<S, ReqBody>
+async fn lead<S, ReqBody>(
+    inside: Inside<S, ReqBody>,
+    request: Request<ReqBody>,
+    to: Forward,
+) -> Answer<S, ReqBody>
 where
     S: Inner<ReqBody>,
     ReqBody: Send + 'static,
 {
     let stand_in = to.stand_in(request.headers());
     if !to.is_awaited() && stand_in.is_none() {
-        return forward(inner, request, to).await;
+        return forward(inside, request, to).await;
     }
     let engine = to.engine();
     let fetch = engine
         .tasks
-        .carry(fetch(inner, request, to).in_current_span(), LONGEST_FETCH);
+        .carry(fetch(inside, request, to).in_current_span(), LONGEST_FETCH);
     match stand_in {
         None => fetch.await,
         Some(stand_in) => match stand_in.unless(fetch).await {
@@ -142,7 +173,7 @@ where
 
 /// Forwards a request, unless another process has brought what it wants by then.
 async fn fetch<S, ReqBody>(
-    inner: S,
+    inside: Inside<S, ReqBody>,
     request: Request<ReqBody>,
     mut to: Forward,
 ) -> Answer<S, ReqBody>
@@ -154,38 +185,62 @@ where
     if let Some(response) = to.claim(&head.headers).await {
         return Ok(response.map(ResponseBody::made));
     }
-    forward(inner, Request::from_parts(head, body), to).await
+    forward(inside, Request::from_parts(head, body), to).await
 }
 
+/// Forwards a request, and once more if the answer is of no use to anybody.
 async fn forward<S, ReqBody>(
-    mut inner: S,
+    inside: Inside<S, ReqBody>,
     mut request: Request<ReqBody>,
     mut forward: Forward,
 ) -> Answer<S, ReqBody>
 where
     S: Inner<ReqBody>,
 {
-    forward.prepare(request.headers_mut());
-    let response = match forward.bounded(inner.call(request)).await {
-        Some(Ok(response)) => response,
-        None => return Ok(forward.timed_out().map(ResponseBody::made)),
-        Some(Err(error)) => {
-            let stale = forward.failed();
-            return stale
-                .map(|response| response.map(ResponseBody::made))
-                .ok_or(error);
-        }
-    };
-    let (mut head, body) = response.into_parts();
-    match forward.arrived(&mut head, body.size_hint().lower()) {
-        Arrived::Answer(response) => Ok(response.map(ResponseBody::made)),
-        Arrived::Pass(None) => Ok(Response::from_parts(head, ResponseBody::passing(body))),
-        Arrived::Pass(Some(prefix)) => {
-            let behind = Content::behind(prefix, body::source(body));
-            Ok(Response::from_parts(head, ResponseBody::made(behind)))
-        }
-        Arrived::Record(recorder, prefix) => Ok(record(head, prefix, body, recorder).await),
+    let Inside { mut service, empty } = inside;
+    let mut again = empty
+        .filter(|_| forward.has_questions())
+        .map(|empty| with_body(&request, empty()));
+    loop {
+        forward.prepare(request.headers_mut(), again.is_some());
+        let response = match forward.bounded(service.call(request)).await {
+            Some(Ok(response)) => response,
+            None => return Ok(forward.timed_out().map(ResponseBody::made)),
+            Some(Err(error)) => {
+                let stale = forward.failed();
+                return stale
+                    .map(|response| response.map(ResponseBody::made))
+                    .ok_or(error);
+            }
+        };
+        let (mut head, body) = response.into_parts();
+        let least = body.size_hint().lower();
+        return Ok(match forward.arrived(&mut head, least, again.take()) {
+            Arrived::Answer(response) => response.map(ResponseBody::made),
+            Arrived::Again(to, repeated) => {
+                (forward, request) = (*to, repeated);
+                poll_fn(|cx| service.poll_ready(cx)).await?;
+                continue;
+            }
+            Arrived::Pass(None) => Response::from_parts(head, ResponseBody::passing(body)),
+            Arrived::Pass(Some(prefix)) => {
+                let behind = Content::behind(prefix, body::source(body));
+                Response::from_parts(head, ResponseBody::made(behind))
+            }
+            Arrived::Record(recorder, prefix) => record(head, prefix, body, recorder).await,
+        });
     }
+}
+
+/// Returns a request once more, with another body.
+fn with_body<B>(request: &Request<B>, body: B) -> Request<B> {
+    let mut again = Request::new(body);
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.version_mut() = request.version();
+    *again.headers_mut() = request.headers().clone();
+    *again.extensions_mut() = request.extensions().clone();
+    again
 }
 
 async fn record<ResBody>(
@@ -203,7 +258,7 @@ where
 }
 
 /// Forwards a request though its client has been answered, to renew what is stored.
-fn refresh<S, ReqBody>(inner: S, mut request: Request<ReqBody>, mut to: Forward)
+fn refresh<S, ReqBody>(inside: Inside<S, ReqBody>, mut request: Request<ReqBody>, mut to: Forward)
 where
     S: Inner<ReqBody>,
     ReqBody: Send + 'static,
@@ -216,7 +271,7 @@ where
             return;
         }
         let request = Request::from_parts(head, body);
-        if let Ok(response) = forward(inner, request, to).await {
+        if let Ok(response) = forward(inside, request, to).await {
             drain(response.into_body()).await;
         }
     });

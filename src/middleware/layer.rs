@@ -82,9 +82,14 @@ impl CacheLayer {
     /// gRPC calls that a rule calls [safe](crate::Rule::grpc_unary).
     ///
     /// Their content is read before the store is asked, and `wrap` makes a request body for the
-    /// inner service of the [`RequestBody`](crate::RequestBody) that holds it. So the layer, and with it the service, is
-    /// of another type; nothing changes for requests of other methods but that `wrap` is called for
-    /// them too, when they go to the inner service.
+    /// inner service of the [`RequestBody`](crate::RequestBody) that holds it. So the layer, and
+    /// with it the service, is of another type.
+    ///
+    /// For requests of other methods `wrap` is called too, when they go to the inner service, and
+    /// one thing changes: the cache can make an empty request. What it asks beside what the client
+    /// wants, whether a stored response still holds or what a stored part lacks, a handler may
+    /// answer in a way that fits neither. Then the cache asks once more for the client alone
+    /// (RFC 9111 §4.3.4), where without `wrap` it has a stale response or a 502 to give.
     ///
     /// A request passes by, whole and uncached, if its content is longer than
     /// [`max_content`](CacheLayer::max_content), takes over 5 seconds to arrive, or fails.

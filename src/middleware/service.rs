@@ -8,6 +8,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
+use super::drive::Inside;
 use super::{KeyedByContent, RequestBody, ResponseBody, ResponseFuture, UnreadContent, drive};
 use crate::engine::{BoxError, Engine, Reception};
 
@@ -59,7 +60,8 @@ where
                 ResponseFuture::passing(self.inner.call(request), passage)
             }
             Reception::Exchange(exchange) => {
-                ResponseFuture::boxed(drive::exchange(self.take_ready(), request, *exchange))
+                let inside = Inside::once(self.take_ready());
+                ResponseFuture::boxed(drive::exchange(inside, request, *exchange))
             }
             Reception::Write(write) => {
                 ResponseFuture::boxed(drive::write(self.take_ready(), request, *write))
@@ -102,8 +104,14 @@ where
                 ResponseFuture::boxed(drive::read(self.take_ready(), wrap, request, *reading))
             }
             Reception::Exchange(exchange) => {
+                let service = self.take_ready();
+                let is_empty = request.body().is_end_stream();
                 let request = request.map(untouched);
-                ResponseFuture::boxed(drive::exchange(self.take_ready(), request, *exchange))
+                let inside = match is_empty {
+                    true => Inside::again(service, move || wrap(RequestBody::empty())),
+                    false => Inside::once(service),
+                };
+                ResponseFuture::boxed(drive::exchange(inside, request, *exchange))
             }
             Reception::Write(write) => {
                 let request = request.map(untouched);
