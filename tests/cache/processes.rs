@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tower_response_cache::{CacheLayer, RedisStore, RulesBuilder};
+use tower_response_cache::{CacheLayer, Invalidated, RedisStore, RulesBuilder, Target};
 
 use crate::redis_server::RedisServer;
 use crate::support::{Answer, Cache, Origin, everywhere, settle, ttl};
@@ -122,4 +122,50 @@ async fn without_the_redis_each_process_asks_once() {
     ask(&processes, &origin, "/a").await;
     // Those of a process still share one call; how soon each notices the loss makes some difference.
     assert!(origin.calls() <= 12, "{} calls", origin.calls());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invalidation_that_a_failover_has_lost_is_told_again() {
+    let server = RedisServer::start();
+    let origin = Origin::counting(&[]);
+    let processes = processes(&server, &origin, || everywhere(ttl(60))).await;
+    let [one, other, ..] = processes.as_slice() else {
+        panic!("there are three")
+    };
+    one.get("/a").await;
+    while other.get("/a").await.cache_status() != "hit; ttl=60" {}
+    let stored = other.get("/a").await;
+    let old = stored.text();
+
+    let copy = |from: &str, to: &str| {
+        let script = "for _, k in ipairs(redis.call('KEYS', ARGV[1]..'hc1:*')) do
+            redis.call('COPY', k, ARGV[2]..string.sub(k, #ARGV[1] + 1), 'REPLACE') end";
+        server.command(&["EVAL", script, "0", from, to]);
+    };
+    copy("", "replica:");
+    let outcome = one.handle().invalidate(Target::uri("/a")).await.unwrap();
+    assert_eq!(outcome, Invalidated::Applied);
+    copy("replica:", "");
+    assert_eq!(
+        other.get("/a").await.text(),
+        old,
+        "T19: what was lost is back"
+    );
+    server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    assert_ne!(
+        one.get("/a").await.text(),
+        old,
+        "T19: never in this process"
+    );
+    let end = tokio::time::Instant::now() + Duration::from_secs(3);
+    loop {
+        let answer = other.get("/a").await;
+        if answer.text() != old && answer.cache_status().starts_with("hit") {
+            break;
+        }
+        assert!(
+            tokio::time::Instant::now() < end,
+            "T19: nor for long in others"
+        );
+    }
 }

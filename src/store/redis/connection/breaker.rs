@@ -82,8 +82,8 @@ impl Breaker {
         state.count(now, &self.policy);
     }
 
-    /// Notes a command that was not answered, which may open the breaker.
-    pub(super) fn failed(&self, now: Instant) {
+    /// Notes a command that was not answered; returns whether that opened the breaker.
+    pub(super) fn failed(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
         state.consecutive = state.consecutive.saturating_add(1);
         let in_a_row = state.consecutive >= self.policy.consecutive;
@@ -92,10 +92,12 @@ impl Breaker {
         let half_of_many = window.commands >= self.policy.sample
             && window.failures.saturating_mul(2) >= window.commands;
         // Commands that were under way when it opened are no reason to stay open for longer.
-        if state.open_since.is_none() && (in_a_row || half_of_many) {
+        let opens = state.open_since.is_none() && (in_a_row || half_of_many);
+        if opens {
             state.open_since = Some(now);
             state.lengthen();
         }
+        opens
     }
 
     /// Returns how long an open breaker waits for its next probe.
@@ -158,7 +160,9 @@ mod tests {
     }
 
     fn fail(breaker: &Breaker, now: Instant, times: u32) {
-        (0..times).for_each(|_| breaker.failed(now));
+        for _ in 0..times {
+            breaker.failed(now);
+        }
     }
 
     #[test]
@@ -168,8 +172,9 @@ mod tests {
         breaker.succeeded(now);
         fail(&breaker, now, 4);
         assert!(!breaker.is_open());
-        breaker.failed(now);
+        assert!(breaker.failed(now), "and says so");
         assert!(breaker.is_open());
+        assert!(!breaker.failed(now), "once");
     }
 
     #[test]
@@ -228,7 +233,7 @@ mod tests {
             for step in steps {
                 match step % 4 {
                     0 => breaker.succeeded(now),
-                    1 => breaker.failed(now),
+                    1 => _ = breaker.failed(now),
                     2 => breaker.stay_open(),
                     _ => breaker.close(),
                 }

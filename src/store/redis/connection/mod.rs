@@ -375,7 +375,15 @@ impl Shared {
     }
 
     fn unanswered(&self) {
-        self.server.breaker.failed(self.server.clock.now());
+        let Server {
+            breaker,
+            clock,
+            address,
+            ..
+        } = &*self.server;
+        if breaker.failed(clock.now()) {
+            tracing::warn!(%address, "redis does not answer: requests do without it");
+        }
         self.alarm.notify_one();
     }
 }

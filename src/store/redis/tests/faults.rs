@@ -302,6 +302,48 @@ async fn a_server_that_has_become_a_replica_is_read_and_not_written() {
 }
 
 #[tokio::test]
+async fn a_server_that_refuses_writes_is_read_and_confirms_no_invalidation() {
+    let redis = RedisServer::with_args(&["--enable-protected-configs", "yes"]);
+    let desk = Desk::new(&redis).await;
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    let set = |name, value| redis.command(&["CONFIG", "SET", name, value]);
+    // Nothing can be saved there.
+    set("save", "3600 1");
+    set("dir", "/proc");
+    for code in ["NOREPLICAS", "MISCONF"] {
+        match code {
+            "NOREPLICAS" => drop(set("min-replicas-to-write", "1")),
+            _ => {
+                while !refuses_writes(&redis) {
+                    redis.command(&["BGSAVE"]);
+                }
+            }
+        }
+        assert!(desk.body(&sample).await.is_some(), "{code}");
+        for _ in 0..10 {
+            let error = desk.invalidate(&sample.scopes()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+            assert!(error.to_string().contains(code), "{error}");
+        }
+        assert!(
+            desk.body(&sample).await.is_some(),
+            "the breaker is closed: {code}"
+        );
+        let failed = desk.store.health().last_error.unwrap();
+        assert!(failed.contains(code), "{failed}");
+        set("min-replicas-to-write", "0");
+    }
+    set("stop-writes-on-bgsave-error", "no");
+    desk.invalidate(&sample.scopes()).await.unwrap();
+    assert!(desk.body(&sample).await.is_none());
+}
+
+fn refuses_writes(redis: &RedisServer) -> bool {
+    redis.command(&["SET", "x", "x"]).starts_with("MISCONF")
+}
+
+#[tokio::test]
 async fn a_user_without_permission_is_refused_and_the_breaker_stays_closed() {
     let redis = RedisServer::start();
     redis.command(&["ACL", "SETUSER", "app", "on", ">pw", "~*", "+ping", "+mget"]);
