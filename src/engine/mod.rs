@@ -121,7 +121,7 @@ impl Engine {
     pub(crate) fn new(store: Arc<dyn Store>, options: Options) -> Self {
         let journal = Journal::new(options.namespace.clone(), Arc::clone(&store));
         Self {
-            metrics: Metrics::new(store.name(), options.rules.patterns()),
+            metrics: Metrics::new(store.name(), store.tiers(), options.rules.patterns()),
             unruled_key: KeySpec::default(),
             everything: Scope::namespace(options.namespace.as_str()),
             journal: Arc::new(journal),

@@ -62,6 +62,7 @@ use crate::key::Namespace;
 pub struct TieredStore {
     memory: MemoryStore,
     second: Arc<dyn Store>,
+    tiers: [&'static str; 2],
     memory_max_body: usize,
     when_away: WhenAway,
     solitude: Arc<Solitude>,
@@ -72,6 +73,7 @@ impl TieredStore {
     #[must_use]
     pub fn new(memory: MemoryStore, second: impl Store) -> Self {
         Self {
+            tiers: [memory.name(), second.name()],
             memory,
             second: Arc::new(second),
             memory_max_body: usize::MAX,
@@ -107,7 +109,7 @@ impl TieredStore {
                 Ok(true) => {
                     self.answered();
                     *held.trusted.lock() = self.when_away.trusted_until(asked);
-                    return Ok(found(&held.response));
+                    return Ok(self.found(held));
                 }
                 Ok(false) => self.memory.discard(&held.response),
                 Err(error) => return self.look_up_alone(Some(held), &wanted, scopes, error),
@@ -115,11 +117,12 @@ impl TieredStore {
         }
         let moment = self.memory.moment();
         match self.second.lookup(wanted, scopes).await {
-            Ok(found) => {
+            Ok(mut found) => {
                 self.answered();
                 if let Outcome::Response(response) = &found.outcome {
                     let left = response.fresh_for(asked);
                     self.hold(response, moment, asked, left, wanted.clock);
+                    found.tier = Some(self.second.name());
                 }
                 Ok(found)
             }
@@ -139,12 +142,16 @@ impl TieredStore {
             return Err(error);
         }
         let now = wanted.clock.now();
-        Ok(Found {
-            outcome: match held.filter(|held| now < *held.trusted.lock()) {
-                Some(held) => Outcome::Response(Arc::clone(&held.response)),
-                None => Outcome::Unreachable(error),
+        let found = match held.filter(|held| now < *held.trusted.lock()) {
+            Some(held) => self.found(held),
+            None => Found {
+                outcome: Outcome::Unreachable(error),
+                ..Found::default()
             },
+        };
+        Ok(Found {
             captured: Some(self.solitude.capture(&self.memory, scopes)),
+            ..found
         })
     }
 
@@ -218,6 +225,14 @@ impl TieredStore {
         done
     }
 
+    fn found(&self, held: &Resident) -> Found {
+        Found {
+            outcome: Outcome::Response(Arc::clone(&held.response)),
+            captured: None,
+            tier: Some(self.memory.name()),
+        }
+    }
+
     /// Notes that the second store has answered.
     fn answered(&self) {
         self.solitude.end(&self.memory);
@@ -229,11 +244,15 @@ impl Store for TieredStore {
         "tiered"
     }
 
+    fn tiers(&self) -> &[&'static str] {
+        &self.tiers
+    }
+
     fn peek(&self, wanted: &Wanted<'_>) -> Option<Found> {
         let now = wanted.clock.now();
         let vouched = |held: &Arc<Resident>| {
             let is_current = now < held.expires && self.second.vouches_for(held.response.stamp());
-            is_current.then(|| found(&held.response))
+            is_current.then(|| self.found(held))
         };
         self.memory.read(wanted, vouched).ok().flatten()
     }
@@ -337,13 +356,6 @@ impl Store for TieredStore {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         self.second.close()
-    }
-}
-
-fn found(response: &Arc<StoredResponse>) -> Found {
-    Found {
-        outcome: Outcome::Response(Arc::clone(response)),
-        captured: None,
     }
 }
 
