@@ -100,19 +100,17 @@ impl TieredStore {
     async fn look_up(&self, wanted: Wanted<'_>, scopes: &[Scope]) -> Result<Found, Error> {
         let asked = wanted.clock.now();
         let held = self.memory.read(&wanted, Arc::clone).ok();
-        let held = held.filter(|held| asked < held.expires);
-        if let Some(held) = &held
-            && !self.solitude.made(held.response.stamp())
-        {
-            let stamp = held.response.stamp();
+        let mut held = held.filter(|held| asked < held.expires);
+        if let Some(copy) = held.take_if(|held| !self.solitude.made(held.response.stamp())) {
+            let stamp = copy.response.stamp();
             match self.second.confirm(wanted.namespace, stamp).await {
                 Ok(true) => {
                     self.answered();
-                    *held.trusted.lock() = self.when_away.trusted_until(asked);
-                    return Ok(self.found(held));
+                    self.when_away.trust(&copy, asked);
+                    return Ok(self.found(&copy));
                 }
-                Ok(false) => self.memory.discard(&held.response),
-                Err(error) => return self.look_up_alone(Some(held), &wanted, scopes, error),
+                Ok(false) => self.memory.discard(&copy.response),
+                Err(error) => return self.look_up_alone(Some(&copy), &wanted, scopes, error),
             }
         }
         let moment = self.memory.moment();
@@ -251,8 +249,13 @@ impl Store for TieredStore {
     fn peek(&self, wanted: &Wanted<'_>) -> Option<Found> {
         let now = wanted.clock.now();
         let vouched = |held: &Arc<Resident>| {
-            let is_current = now < held.expires && self.second.vouches_for(held.response.stamp());
-            is_current.then(|| self.found(held))
+            let stamp = held.response.stamp();
+            let is_current =
+                now < held.expires && self.second.vouches_for(stamp) && !self.solitude.made(stamp);
+            is_current.then(|| {
+                self.when_away.trust(held, now);
+                self.found(held)
+            })
         };
         self.memory.read(wanted, vouched).ok().flatten()
     }
