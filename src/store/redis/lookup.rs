@@ -158,6 +158,7 @@ impl<'a> Lookup<'a> {
             captured: epochs
                 .collect::<Option<Stamp>>()
                 .map(|stamp| Captured { stamp, moment }),
+            tier: None,
         })
     }
 

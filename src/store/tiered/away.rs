@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::epoch::{Captured, Scope, ScopeKind, Stamp};
-use crate::store::memory::{LONGEST, MemoryStore};
+use crate::store::memory::{LONGEST, MemoryStore, Resident};
 
 /// What a [`TieredStore`](super::TieredStore) does while its second store cannot be asked.
 ///
@@ -22,8 +22,8 @@ pub enum WhenAway {
     LocalTtl(Duration),
     /// Serves nothing and keeps nothing: each request goes to its handler.
     Bypass,
-    /// Serves what memory holds for so long after it was last known to be current, and keeps what
-    /// the handlers answer meanwhile for as long.
+    /// Serves what memory holds for so long after it was last known to be current, while it is
+    /// fresh, and keeps what the handlers answer meanwhile for as long.
     Serve(Duration),
 }
 
@@ -48,6 +48,16 @@ impl WhenAway {
         match self {
             Self::Serve(limit) => current + limit.min(LONGEST),
             Self::LocalTtl(_) | Self::Bypass => current,
+        }
+    }
+
+    /// Notes that a copy in memory is `current` at one time.
+    pub(super) fn trust(self, copy: &Resident, current: Instant) {
+        if let Self::Serve(_) = self
+            // Whoever has the lock notes the same.
+            && let Some(mut trusted) = copy.trusted.try_lock()
+        {
+            *trusted = self.trusted_until(current);
         }
     }
 }
