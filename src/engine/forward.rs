@@ -99,6 +99,12 @@ impl Forward {
         }
     }
 
+    /// Whether the handler is asked if something that is stored still holds.
+    pub(super) fn asks_to_confirm(&self) -> bool {
+        let mut nominees = self.nominated.iter().filter_map(|stored| nominee(stored));
+        self.exchange.validates() && nominees.next().is_some()
+    }
+
     /// Whether the request is to ask what the cache wants to know, so that the answer may not be
     /// one for the client.
     pub(crate) fn has_questions(&self) -> bool {
