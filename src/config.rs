@@ -27,6 +27,8 @@ use crate::store::TieredStore;
 /// | `CACHE_CONNECT_TIMEOUT` | `connect_timeout` | for connecting to Redis | `500ms` |
 /// | `CACHE_READ_TIMEOUT` | `read_timeout` | for a look-up in Redis; then it is a miss | `100ms` |
 /// | `CACHE_WRITE_TIMEOUT` | `write_timeout` | for storing and invalidating in Redis | `1s` |
+/// | `CACHE_SECRET` | `secret` | at least 16 random bytes: only what was stored with the same is believed, see [`RedisStoreBuilder::secret`](crate::RedisStoreBuilder::secret) | none: Redis is trusted |
+/// | `CACHE_FORMER_SECRET` | `former_secret` | the secret before this one, with which nothing is stored any more | none |
 /// | `CACHE_RULES` | the file itself | a file with rules, in TOML, JSON or YAML (feature `config`) | no rules |
 ///
 /// Durations are written `250ms`, `5m`, `1h 30m`; sizes in bytes or as `512KiB`, `64MiB`, `1GiB`.
@@ -54,6 +56,8 @@ pub struct Settings {
     connect_timeout: Option<Duration>,
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
+    secret: Option<String>,
+    former_secret: Option<String>,
     rules: Rules,
 }
 
@@ -69,6 +73,8 @@ impl Default for Settings {
             connect_timeout: None,
             read_timeout: None,
             write_timeout: None,
+            secret: None,
+            former_secret: None,
             rules: Rules::default(),
         }
     }
@@ -158,7 +164,7 @@ impl Settings {
     fn read(reader: &mut Reader<'_>) -> Self {
         let default = Self::default();
         Self {
-            url: reader.take("url", |text| Ok(text.to_owned())),
+            url: reader.take("url", verbatim),
             enabled: reader.take("enabled", switch).unwrap_or(default.enabled),
             namespace: reader
                 .take("namespace", namespace)
@@ -171,6 +177,8 @@ impl Settings {
             connect_timeout: reader.take("connect_timeout", units::duration),
             read_timeout: reader.take("read_timeout", units::duration),
             write_timeout: reader.take("write_timeout", units::duration),
+            secret: reader.take("secret", verbatim),
+            former_secret: reader.take("former_secret", verbatim),
             rules: default.rules,
         }
     }
@@ -231,6 +239,12 @@ impl Settings {
         if let Some(limit) = self.write_timeout {
             builder = builder.write_timeout(limit);
         }
+        if let Some(secret) = &self.secret {
+            builder = builder.secret(secret);
+        }
+        if let Some(secret) = &self.former_secret {
+            builder = builder.former_secret(secret);
+        }
         if let Some(bytes) = self.max_body {
             let entry = usize::try_from(bytes).unwrap_or(usize::MAX);
             builder = builder.max_entry_size(entry.saturating_add(Self::ROOM_FOR_FIELDS));
@@ -250,7 +264,7 @@ impl Settings {
 }
 
 impl fmt::Debug for Settings {
-    /// Leaves the URL out, which may hold a password.
+    /// Leaves the URL out, which may hold a password, and the secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("enabled", &self.enabled)
@@ -298,6 +312,10 @@ impl<'a> Reader<'a> {
     }
 }
 
+fn verbatim(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
 fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -326,7 +344,7 @@ mod file {
     use crate::error::{Error, ErrorKind};
     use crate::rules::Rules;
 
-    const FIELDS: [&str; 9] = [
+    const FIELDS: [&str; 11] = [
         "url",
         "enabled",
         "namespace",
@@ -336,6 +354,8 @@ mod file {
         "connect_timeout",
         "read_timeout",
         "write_timeout",
+        "secret",
+        "former_secret",
     ];
 
     pub(super) fn read(path: &Path) -> Result<Settings, Error> {
@@ -436,6 +456,8 @@ mod tests {
             ("CACHE_CONNECT_TIMEOUT", "1s"),
             ("CACHE_READ_TIMEOUT", "20ms"),
             ("CACHE_WRITE_TIMEOUT", "2s"),
+            ("CACHE_SECRET", "of today"),
+            ("CACHE_FORMER_SECRET", "of yesterday"),
         ])
         .unwrap();
         assert_eq!(settings.url.as_deref(), Some("redis://10.0.0.1:6380/2"));
@@ -447,6 +469,8 @@ mod tests {
         assert_eq!(settings.connect_timeout, Some(Duration::from_secs(1)));
         assert_eq!(settings.read_timeout, Some(Duration::from_millis(20)));
         assert_eq!(settings.write_timeout, Some(Duration::from_secs(2)));
+        assert_eq!(settings.secret.as_deref(), Some("of today"));
+        assert_eq!(settings.former_secret.as_deref(), Some("of yesterday"));
     }
 
     #[test]
@@ -477,10 +501,19 @@ mod tests {
         }
     }
 
-    #[test]
-    fn debug_does_not_show_the_url() {
-        let settings = read(&[("CACHE_URL", "redis://:secret@host")]).unwrap();
-        assert!(!format!("{settings:?}").contains("secret"));
+    #[cfg(feature = "redis")]
+    #[tokio::test]
+    async fn nothing_shows_passwords_and_secrets() {
+        let settings = read(&[
+            ("CACHE_URL", "redis://:hidden@127.0.0.1:1"),
+            ("CACHE_SECRET", "hidden, and at least 16 bytes"),
+            ("CACHE_FORMER_SECRET", "hidden"),
+        ]);
+        let settings = settings.unwrap();
+        assert!(!format!("{settings:?}").contains("hidden"));
+        let error = settings.connect().await.unwrap_err();
+        assert!(error.to_string().starts_with("former_secret"), "{error}");
+        assert!(!format!("{error:?}").contains("hidden"), "{error:?}");
     }
 
     #[cfg(all(feature = "memory", feature = "redis"))]

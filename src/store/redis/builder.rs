@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{Address, Breaker, BreakerPolicy, Lanes, Server};
+use super::seal::Seal;
 use super::{Mirroring, RedisStore};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
@@ -24,6 +25,9 @@ pub struct RedisStoreBuilder {
     limits: Limits,
     breaker: BreakerPolicy,
     mirroring: Mirroring,
+    /// Neither of the two is shown by `Debug`.
+    secret: Option<Box<[u8]>>,
+    former_secret: Option<Box<[u8]>>,
 }
 
 /// What a store keeps within.
@@ -52,6 +56,8 @@ impl RedisStoreBuilder {
             },
             breaker: BreakerPolicy::default(),
             mirroring: Mirroring::default(),
+            secret: None,
+            former_secret: None,
         }
     }
 
@@ -134,15 +140,56 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// Believes only what was stored with the same secret, for a server that others can write to; by
+    /// default whatever is whole is believed.
+    ///
+    /// Each response, and each list of what varies under a key, is stored with a tag (keyed BLAKE3)
+    /// over its bytes and its name. What was made up, changed or copied to another name is then a
+    /// miss, counted as damaged, and deleted; so is what was stored with another secret or with none.
+    /// The secret has at least 16 bytes and cannot be guessed: what `openssl rand -hex 32` prints, no
+    /// word that somebody made up. Processes that do not trust each other have different secrets.
+    ///
+    /// # What it does not prevent
+    ///
+    /// Whoever can write to the server can still
+    ///
+    /// * delete anything, and forge locks. This costs calls of the handler, and requests that wait for
+    ///   a fetch that nobody makes, as long as they wait for a slow one. No response is changed by it.
+    /// * undo invalidations. Epochs have no tag, since one that was deleted could be put back with its
+    ///   tag. So an invalidated response may be served again, to the requests that it once answered,
+    ///   for as long as its own lifetime and stale windows last.
+    /// * put back what stood under the same name before, or stands there in another server or database
+    ///   that is used with the same secret and namespace.
+    /// * read. Nothing is encrypted.
+    pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Self {
+        self.secret = Some(secret.as_ref().into());
+        self
+    }
+
+    /// Also believes what was stored with this secret, which the other one has replaced.
+    ///
+    /// Without this, a new [`secret`](Self::secret) makes everything stored a miss. It is of use for
+    /// as long as responses stay stored, which is a day at most.
+    pub fn former_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
+        self.former_secret = Some(secret.as_ref().into());
+        self
+    }
+
     /// Connects to the server.
     ///
     /// # Errors
     ///
     /// When an option is wrong, when the server does not answer in time, and when it refuses.
     pub async fn connect(self) -> Result<RedisStore, Error> {
-        let server = self.server()?;
+        let (server, seal) = (self.server()?, self.seal()?);
         let lanes = Lanes::open(Arc::clone(&server)).await?;
-        Ok(RedisStore::new(server, lanes, self.limits, self.mirroring))
+        Ok(RedisStore::new(
+            server,
+            lanes,
+            self.limits,
+            seal,
+            self.mirroring,
+        ))
     }
 
     /// Starts without a connection and connects in the background, trying until it succeeds.
@@ -153,9 +200,19 @@ impl RedisStoreBuilder {
     ///
     /// When an option is wrong, and outside a Tokio runtime.
     pub fn connect_lazily(self) -> Result<RedisStore, Error> {
-        let server = self.server()?;
+        let (server, seal) = (self.server()?, self.seal()?);
         let lanes = Lanes::open_lazily(Arc::clone(&server))?;
-        Ok(RedisStore::new(server, lanes, self.limits, self.mirroring))
+        Ok(RedisStore::new(
+            server,
+            lanes,
+            self.limits,
+            seal,
+            self.mirroring,
+        ))
+    }
+
+    fn seal(&self) -> Result<Seal, Error> {
+        Seal::new(self.secret.as_deref(), self.former_secret.as_deref())
     }
 
     fn server(&self) -> Result<Arc<Server>, Error> {
@@ -229,8 +286,10 @@ mod tests {
     }
 
     #[test]
-    fn the_password_is_not_shown() {
-        let builder = RedisStoreBuilder::new("redis://:s3cret@localhost");
+    fn neither_password_nor_secrets_are_shown() {
+        let builder = RedisStoreBuilder::new("redis://:s3cret@localhost")
+            .secret("s3cret of 16 bytes or more")
+            .former_secret("s3cret of 16 bytes before");
         assert!(!format!("{builder:?}").contains("s3cret"));
     }
 }

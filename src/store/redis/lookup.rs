@@ -21,6 +21,7 @@ use super::connection::{Exchange, Lanes, Names};
 use super::epochs::{self, Known};
 use super::layout::{Digest, Place};
 use super::memo::Memo;
+use super::seal::Seal;
 use super::variants::Variants;
 use super::{Shared, incarnation};
 use crate::entry::{StoredResponse, Variant};
@@ -53,6 +54,7 @@ type Entry = Option<Bytes>;
 /// A look-up under way.
 pub(super) struct Lookup<'a> {
     hints: &'a Hints,
+    seal: &'a Seal,
     exchange: Exchange<'a>,
     wanted: Wanted<'a>,
     scopes: &'a [Scope],
@@ -115,6 +117,7 @@ impl<'a> Lookup<'a> {
             data,
             hints,
             limits,
+            seal,
             ..
         } = shared;
         let place = Place::of(wanted.namespace, wanted.key, scopes.iter().copied());
@@ -124,6 +127,7 @@ impl<'a> Lookup<'a> {
         let Traits { tags, is_long } = hints.traits(&digest);
         Ok(Self {
             hints,
+            seal,
             exchange: match is_long {
                 true => data.begin_bulk(limits.read)?,
                 false => data.begin(limits.read)?,
@@ -223,7 +227,11 @@ impl<'a> Lookup<'a> {
         let known = match (&bytes, self.guess.variants.take()) {
             (Some(bytes), Some((same, variants))) if *bytes == same => return Some(variants),
             // What is no list is replaced by the next one.
-            (Some(bytes), _) => Variants::decode(bytes).map(Arc::new),
+            (Some(bytes), _) => self
+                .seal
+                .open(&self.place.variants(), bytes)
+                .and_then(|list| Variants::decode(&list))
+                .map(Arc::new),
             (None, None) => return None,
             (None, Some(_)) => None,
         };
@@ -260,7 +268,8 @@ impl<'a> Lookup<'a> {
 
     /// Reads a response; `None` if it is not a whole one of this key and variant.
     fn decode(&self, digest: Digest, entry: &Bytes) -> Option<StoredResponse> {
-        let response = StoredResponse::decode(entry, self.wanted.key, self.wanted.clock);
+        let entry = self.seal.open(&self.place.entry(digest), entry)?;
+        let response = StoredResponse::decode(&entry, self.wanted.key, self.wanted.clock);
         let is_the_one = |r: &StoredResponse| self.place.digest(&r.variant) == digest;
         response.ok().filter(is_the_one)
     }

@@ -4,7 +4,8 @@
 //! sets of keys to look after, no scripts, no transactions and no clocks to be compared: a response
 //! carries the epochs it was made under, and to invalidate is to delete an epoch ([`epochs`]). A
 //! hit takes one round trip ([`lookup`]), and so does an invalidation, whatever it reaches. Of
-//! several processes that miss the same, one fetches ([`claim`]).
+//! several processes that miss the same, one fetches ([`claim`]). Where others can write to the
+//! server, responses carry proof of who stored them ([`seal`]).
 //!
 //! Nothing here waits for a server that is away ([`connection`]).
 
@@ -21,6 +22,7 @@ mod put;
 #[cfg(test)]
 #[path = "../../../tests/support/redis_server.rs"]
 pub(super) mod redis_server;
+mod seal;
 mod variants;
 
 use std::fmt;
@@ -39,6 +41,7 @@ use self::control::{Control, Mirror};
 use self::epochs::Known;
 use self::layout::Place;
 use self::lookup::{Hints, Lookup};
+use self::seal::Seal;
 use super::{BoxFuture, Claim, Fill, Found, Kept, Store, StoreHealth, Wanted};
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
@@ -81,6 +84,7 @@ struct Shared {
     control: OnceLock<Option<Control>>,
     mirroring: Mirroring,
     limits: Limits,
+    seal: Seal,
     hints: Hints,
     clock: Clock,
     /// Moments count from here.
@@ -103,7 +107,13 @@ impl RedisStore {
         RedisStoreBuilder::new(url)
     }
 
-    fn new(server: Arc<Server>, data: Lanes, limits: Limits, mirroring: Mirroring) -> Self {
+    fn new(
+        server: Arc<Server>,
+        data: Lanes,
+        limits: Limits,
+        seal: Seal,
+        mirroring: Mirroring,
+    ) -> Self {
         let clock = Clock::system();
         Self(Arc::new(Shared {
             data,
@@ -111,6 +121,7 @@ impl RedisStore {
             control: OnceLock::new(),
             mirroring,
             limits,
+            seal,
             hints: Hints::new(),
             began: clock.now(),
             clock,
@@ -320,13 +331,16 @@ impl Shared {
         let Some(entry) = exchange.send(&commands).await?.bytes()? else {
             return Ok(());
         };
-        let held = StoredResponse::decode(&entry, &response.key, &self.clock);
+        let held = self
+            .seal
+            .open(&name, &entry)
+            .and_then(|entry| StoredResponse::decode(&entry, &response.key, &self.clock).ok());
         let is_the_one = |held: StoredResponse| {
             held.stamp == response.stamp
                 && held.fields == response.fields
                 && held.body == response.body
         };
-        if !held.is_ok_and(is_the_one) {
+        if !held.is_some_and(is_the_one) {
             return Ok(());
         }
         let mut commands = Pipeline::new();

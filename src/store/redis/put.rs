@@ -51,14 +51,14 @@ impl Shared {
         let digest = place.digest(&response.variant);
         let name = place.entry(digest);
         let mut commands = Pipeline::new();
-        commands.add_command(set(&name, &head, &response.body, ttl));
+        commands.add_command(self.set(&name, [&head, &response.body], ttl));
         if let Some((mut variants, left)) = admitted.listed {
             variants.add(&response);
             let list = variants.encode();
             if !variants.contains(&response.variant) {
                 return Ok(Kept::TooLarge);
             }
-            commands.add_command(set(&place.variants(), &list, &[], ttl.max(left)));
+            commands.add_command(self.set(&place.variants(), [&list, &[]], ttl.max(left)));
         }
         let is_long = Lanes::is_long(response.body.len());
         if is_long {
@@ -108,25 +108,32 @@ impl Shared {
         let listed = if varies {
             let left = u64::try_from(replies.integer()?).unwrap_or_default();
             // What is no list is replaced.
-            let variants = variants.and_then(|list| Variants::decode(&list));
+            let list = variants.and_then(|list| self.seal.open(&place.variants(), &list));
+            let variants = list.and_then(|list| Variants::decode(&list));
             Some((variants.unwrap_or_default(), Duration::from_millis(left)))
         } else {
             None
         };
         Ok(Some(Admitted { stamp, listed }))
     }
-}
 
-/// Makes the command that stores a value of two parts, without joining them first.
-fn set(name: &Name, head: &[u8], body: &[u8], ttl: Duration) -> Cmd {
-    const NAME_AND_WORDS: usize = 192;
-    let size = head.len().saturating_add(body.len());
-    let mut command = Cmd::with_capacity(5, size.saturating_add(NAME_AND_WORDS));
-    command.arg("SET").arg(name);
-    let mut value = command.bufmut_for_next_arg(size);
-    value.put_slice(head);
-    value.put_slice(body);
-    drop(value);
-    command.arg("PX").arg(millis(ttl));
-    command
+    /// Makes the command that stores a value of two parts under its seal, without joining them
+    /// first.
+    fn set(&self, name: &Name, [head, body]: [&[u8]; 2], ttl: Duration) -> Cmd {
+        const NAME_AND_WORDS: usize = 192;
+        let tag = self.seal.tag(name, [head, body]);
+        let parts = [&tag, head, body];
+        let size = parts
+            .iter()
+            .fold(0, |size, part| part.len().saturating_add(size));
+        let mut command = Cmd::with_capacity(5, size.saturating_add(NAME_AND_WORDS));
+        command.arg("SET").arg(name);
+        let mut value = command.bufmut_for_next_arg(size);
+        for part in parts {
+            value.put_slice(part);
+        }
+        drop(value);
+        command.arg("PX").arg(millis(ttl));
+        command
+    }
 }

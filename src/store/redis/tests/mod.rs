@@ -7,6 +7,7 @@ mod faults;
 mod invalidation;
 mod mirror;
 mod proxy;
+mod seal;
 
 use std::sync::Arc;
 use std::time::Duration;
