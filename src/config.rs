@@ -9,10 +9,10 @@ use crate::middleware::CacheLayer;
 use crate::rules::{Rules, units};
 #[cfg(feature = "memory")]
 use crate::store::MemoryStore;
-#[cfg(feature = "redis")]
-use crate::store::RedisStore;
 #[cfg(all(feature = "memory", feature = "redis"))]
 use crate::store::TieredStore;
+#[cfg(feature = "redis")]
+use crate::store::{RedisStore, RedisStoreBuilder};
 
 /// How to run a cache: where it stores, how much, under which name.
 ///
@@ -29,6 +29,7 @@ use crate::store::TieredStore;
 /// | `CACHE_WRITE_TIMEOUT` | `write_timeout` | for storing and invalidating in Redis | `1s` |
 /// | `CACHE_SECRET` | `secret` | at least 16 random bytes: only what was stored with the same is believed, see [`RedisStoreBuilder::secret`](crate::RedisStoreBuilder::secret) | none: Redis is trusted |
 /// | `CACHE_FORMER_SECRET` | `former_secret` | the secret before this one, with which nothing is stored any more | none |
+/// | `CACHE_COMPRESS_ABOVE` | `compress_above` | bodies longer than this are compressed in Redis, where that pays (feature `compression`) | none are |
 /// | `CACHE_RULES` | the file itself | a file with rules, in TOML, JSON or YAML (feature `config`) | no rules |
 ///
 /// Durations are written `250ms`, `5m`, `1h 30m`; sizes in bytes or as `512KiB`, `64MiB`, `1GiB`.
@@ -58,6 +59,7 @@ pub struct Settings {
     write_timeout: Option<Duration>,
     secret: Option<String>,
     former_secret: Option<String>,
+    compress_above: Option<u64>,
     rules: Rules,
 }
 
@@ -75,6 +77,7 @@ impl Default for Settings {
             write_timeout: None,
             secret: None,
             former_secret: None,
+            compress_above: None,
             rules: Rules::default(),
         }
     }
@@ -179,6 +182,7 @@ impl Settings {
             write_timeout: reader.take("write_timeout", units::duration),
             secret: reader.take("secret", verbatim),
             former_secret: reader.take("former_secret", verbatim),
+            compress_above: reader.take("compress_above", threshold),
             rules: default.rules,
         }
     }
@@ -249,6 +253,7 @@ impl Settings {
             let entry = usize::try_from(bytes).unwrap_or(usize::MAX);
             builder = builder.max_entry_size(entry.saturating_add(Self::ROOM_FOR_FIELDS));
         }
+        builder = self.compressing(builder);
         match builder.clone().connect().await {
             Err(error) if error.kind() != ErrorKind::Invalid => {
                 tracing::warn!(%error, "starting without the store");
@@ -256,6 +261,20 @@ impl Settings {
             }
             connected => connected,
         }
+    }
+
+    #[cfg(feature = "compression")]
+    fn compressing(&self, builder: RedisStoreBuilder) -> RedisStoreBuilder {
+        match self.compress_above.map(usize::try_from) {
+            Some(Ok(bytes)) => builder.compress_above(bytes),
+            // No body is longer than memory is wide.
+            Some(Err(_)) | None => builder,
+        }
+    }
+
+    #[cfg(all(feature = "redis", not(feature = "compression")))]
+    fn compressing(&self, builder: RedisStoreBuilder) -> RedisStoreBuilder {
+        builder
     }
 
     /// What a stored response takes beside its body.
@@ -316,6 +335,14 @@ fn verbatim(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// From what size on bodies are compressed, where they can be.
+fn threshold(text: &str) -> Result<u64, String> {
+    match cfg!(feature = "compression") {
+        true => units::size(text),
+        false => Err("needs the feature `compression`".to_owned()),
+    }
+}
+
 fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -344,7 +371,7 @@ mod file {
     use crate::error::{Error, ErrorKind};
     use crate::rules::Rules;
 
-    const FIELDS: [&str; 11] = [
+    const FIELDS: [&str; 12] = [
         "url",
         "enabled",
         "namespace",
@@ -356,6 +383,7 @@ mod file {
         "write_timeout",
         "secret",
         "former_secret",
+        "compress_above",
     ];
 
     pub(super) fn read(path: &Path) -> Result<Settings, Error> {
@@ -458,6 +486,8 @@ mod tests {
             ("CACHE_WRITE_TIMEOUT", "2s"),
             ("CACHE_SECRET", "of today"),
             ("CACHE_FORMER_SECRET", "of yesterday"),
+            #[cfg(feature = "compression")]
+            ("CACHE_COMPRESS_ABOVE", "4KiB"),
         ])
         .unwrap();
         assert_eq!(settings.url.as_deref(), Some("redis://10.0.0.1:6380/2"));
@@ -471,6 +501,8 @@ mod tests {
         assert_eq!(settings.write_timeout, Some(Duration::from_secs(2)));
         assert_eq!(settings.secret.as_deref(), Some("of today"));
         assert_eq!(settings.former_secret.as_deref(), Some("of yesterday"));
+        let compressed = cfg!(feature = "compression").then_some(4096);
+        assert_eq!(settings.compress_above, compressed);
     }
 
     #[test]

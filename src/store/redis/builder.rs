@@ -37,6 +37,8 @@ pub(super) struct Limits {
     pub(super) capture: Duration,
     pub(super) write: Duration,
     pub(super) entry_size: usize,
+    /// The longest body that is not compressed; `None` compresses none.
+    pub(super) compress_above: Option<usize>,
     /// Whether a tag that nobody used before is believed not to have been invalidated.
     pub(super) strict_tags: bool,
 }
@@ -52,6 +54,7 @@ impl RedisStoreBuilder {
                 capture: Duration::from_millis(50),
                 write: Duration::from_secs(1),
                 entry_size: (1 << 20) + (128 << 10),
+                compress_above: None,
                 strict_tags: false,
             },
             breaker: BreakerPolicy::default(),
@@ -100,6 +103,21 @@ impl RedisStoreBuilder {
     /// for the body and 128 KiB for the rest.
     pub fn max_entry_size(mut self, bytes: usize) -> Self {
         self.limits.entry_size = bytes;
+        self
+    }
+
+    /// Compresses bodies of more bytes than this (LZ4), where that pays; by default none.
+    ///
+    /// This saves memory of the server and time on the network, and costs time of the processor
+    /// whenever a response is stored or read. What has a `Content-Encoding`, or a type that is
+    /// compressed by itself, such as images, is left alone, and so is what would not become smaller
+    /// by an eighth. [`max_entry_size`](Self::max_entry_size) also bounds what a body was before.
+    ///
+    /// What is stored compressed is a miss for processes that are built without this feature. Of
+    /// those that are built with it, each reads what another stored, whatever their options.
+    #[cfg(feature = "compression")]
+    pub fn compress_above(mut self, bytes: usize) -> Self {
+        self.limits.compress_above = Some(bytes);
         self
     }
 

@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use redis::{Cmd, Pipeline};
 use smallvec::SmallVec;
 
@@ -39,15 +40,16 @@ use self::connection::{Lanes, Names, Replies, Server, get};
 pub use self::control::Mirroring;
 use self::control::{Control, Mirror};
 use self::epochs::Known;
-use self::layout::Place;
+use self::layout::{Name, Place};
 use self::lookup::{Hints, Lookup};
 use self::seal::Seal;
+use self::variants::Variants;
 use super::{BoxFuture, Claim, Fill, Found, Kept, Store, StoreHealth, Wanted};
 use crate::clock::Clock;
-use crate::entry::StoredResponse;
+use crate::entry::{StoredResponse, codec};
 use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::{Error, ErrorKind};
-use crate::key::Namespace;
+use crate::key::{Namespace, PrimaryKey};
 
 /// Keeps stored responses in one Redis or Valkey server, for all processes that use it.
 ///
@@ -331,10 +333,7 @@ impl Shared {
         let Some(entry) = exchange.send(&commands).await?.bytes()? else {
             return Ok(());
         };
-        let held = self
-            .seal
-            .open(&name, &entry)
-            .and_then(|entry| StoredResponse::decode(&entry, &response.key, &self.clock).ok());
+        let held = self.decode(&name, &entry, &response.key, &self.clock);
         let is_the_one = |held: StoredResponse| {
             held.stamp == response.stamp
                 && held.fields == response.fields
@@ -346,6 +345,24 @@ impl Shared {
         let mut commands = Pipeline::new();
         commands.cmd("DEL").arg(&name);
         exchange.send(&commands).await?.all_done()
+    }
+
+    /// Reads what stands under the name of a response; `None` if it is no whole one of this key.
+    fn decode(
+        &self,
+        name: &Name,
+        entry: &Bytes,
+        key: &PrimaryKey,
+        clock: &Clock,
+    ) -> Option<StoredResponse> {
+        let entry = self.seal.open(name, entry)?;
+        let most = self.limits.entry_size;
+        codec::decode(&entry, key, most, clock.now(), clock.wall()).ok()
+    }
+
+    /// Reads what stands under the name of what varies; `None` if that is no whole list.
+    fn decode_list(&self, place: &Place<'_>, list: &Bytes) -> Option<Variants> {
+        Variants::decode(&self.seal.open(&place.variants(), list)?)
     }
 
     /// The monotonic time, as a number.

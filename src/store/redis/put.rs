@@ -43,15 +43,16 @@ impl Shared {
         };
 
         let response = fill.response.stamped(admitted.stamp);
-        let head = codec::encode_head(&response, fill.clock.now(), fill.clock.wall());
-        if head.len().saturating_add(response.body.len()) > most {
+        let (now, wall) = (fill.clock.now(), fill.clock.wall());
+        let (head, body) = codec::encode(&response, self.limits.compress_above, now, wall);
+        if head.len().saturating_add(body.len()) > most {
             return Ok(Kept::TooLarge);
         }
         let ttl = fill.retain.clamp(Duration::from_millis(1), EPOCH_TTL);
         let digest = place.digest(&response.variant);
         let name = place.entry(digest);
         let mut commands = Pipeline::new();
-        commands.add_command(self.set(&name, [&head, &response.body], ttl));
+        commands.add_command(self.set(&name, [&head, &body], ttl));
         if let Some((mut variants, left)) = admitted.listed {
             variants.add(&response);
             let list = variants.encode();
@@ -60,7 +61,7 @@ impl Shared {
             }
             commands.add_command(self.set(&place.variants(), [&list, &[]], ttl.max(left)));
         }
-        let is_long = Lanes::is_long(response.body.len());
+        let is_long = Lanes::is_long(body.len());
         if is_long {
             exchange = self.data.begin_bulk(self.limits.write)?;
         }
@@ -108,8 +109,7 @@ impl Shared {
         let listed = if varies {
             let left = u64::try_from(replies.integer()?).unwrap_or_default();
             // What is no list is replaced.
-            let list = variants.and_then(|list| self.seal.open(&place.variants(), &list));
-            let variants = list.and_then(|list| Variants::decode(&list));
+            let variants = variants.and_then(|list| self.decode_list(place, &list));
             Some((variants.unwrap_or_default(), Duration::from_millis(left)))
         } else {
             None

@@ -2,6 +2,8 @@
 
 mod claims;
 mod commands;
+#[cfg(feature = "compression")]
+mod compression;
 mod damage;
 mod faults;
 mod invalidation;
@@ -30,7 +32,15 @@ struct Desk {
 
 impl Desk {
     async fn new(redis: &RedisServer) -> Self {
-        Self::of(RedisStore::connect(&redis.url()).await.unwrap())
+        Self::with(redis, |builder| builder).await
+    }
+
+    async fn with(
+        redis: &RedisServer,
+        setup: impl FnOnce(RedisStoreBuilder) -> RedisStoreBuilder,
+    ) -> Self {
+        let builder = setup(RedisStore::builder(&redis.url()));
+        Self::of(builder.connect().await.unwrap())
     }
 
     fn of(store: RedisStore) -> Self {

@@ -5,11 +5,6 @@ use super::*;
 const SECRET: &str = "what only the processes know";
 const FORMER: &str = "what they knew until yesterday";
 
-async fn desk(redis: &RedisServer, setup: impl Fn(RedisStoreBuilder) -> RedisStoreBuilder) -> Desk {
-    let builder = setup(RedisStore::builder(&redis.url()));
-    Desk::of(builder.connect().await.unwrap())
-}
-
 fn read(redis: &RedisServer, name: &str) -> Vec<u8> {
     // The test client reads text.
     let hex = "return (redis.call('GET', KEYS[1]):gsub('.', function(c)
@@ -29,8 +24,8 @@ fn write(redis: &RedisServer, name: &str, value: &[u8]) {
 async fn what_others_made_up_or_copied_is_damage_and_deleted() {
     let redis = RedisServer::start();
     let [plain, sealed] = [
-        desk(&redis, |builder| builder).await,
-        desk(&redis, |builder| builder.secret(SECRET)).await,
+        Desk::new(&redis).await,
+        Desk::with(&redis, |builder| builder.secret(SECRET)).await,
     ];
     let sample = sealed.sample("/a").body("right");
     let other = sealed.sample("/b").body("wrong");
@@ -62,8 +57,8 @@ async fn what_others_made_up_or_copied_is_damage_and_deleted() {
 async fn a_list_of_variants_that_others_made_up_is_none() {
     let redis = RedisServer::start();
     let [plain, sealed] = [
-        desk(&redis, |builder| builder).await,
-        desk(&redis, |builder| builder.secret(SECRET)).await,
+        Desk::new(&redis).await,
+        Desk::with(&redis, |builder| builder.secret(SECRET)).await,
     ];
     let [german, english] = ["de", "en"].map(|language| in_language(&sealed, language));
     let scopes = german.scopes().into_iter();
@@ -84,9 +79,9 @@ async fn a_list_of_variants_that_others_made_up_is_none() {
 async fn processes_with_different_secrets_miss_what_the_others_store() {
     let redis = RedisServer::start();
     let [plain, sealed, other] = [
-        desk(&redis, |builder| builder).await,
-        desk(&redis, |builder| builder.secret(SECRET)).await,
-        desk(&redis, |builder| builder.secret(FORMER)).await,
+        Desk::new(&redis).await,
+        Desk::with(&redis, |builder| builder.secret(SECRET)).await,
+        Desk::with(&redis, |builder| builder.secret(FORMER)).await,
     ];
     let sample = plain.sample("/a");
     for [writer, reader] in [[&plain, &sealed], [&sealed, &plain], [&sealed, &other]] {
@@ -100,8 +95,8 @@ async fn processes_with_different_secrets_miss_what_the_others_store() {
 async fn what_was_stored_with_the_former_secret_is_read_and_removed() {
     let redis = RedisServer::start();
     let [before, after] = [
-        desk(&redis, |builder| builder.secret(FORMER)).await,
-        desk(&redis, |builder| {
+        Desk::with(&redis, |builder| builder.secret(FORMER)).await,
+        Desk::with(&redis, |builder| {
             builder.secret(SECRET).former_secret(FORMER)
         })
         .await,
@@ -121,7 +116,7 @@ async fn what_was_stored_with_the_former_secret_is_read_and_removed() {
 #[tokio::test]
 async fn an_epoch_put_back_revives_what_was_invalidated_as_the_documentation_says() {
     let redis = RedisServer::start();
-    let desk = desk(&redis, |builder| builder.secret(SECRET)).await;
+    let desk = Desk::with(&redis, |builder| builder.secret(SECRET)).await;
     let sample = desk.sample("/a");
     desk.fill(&sample, &[]).await;
     let path = sample.scopes()[2];
@@ -136,7 +131,7 @@ async fn an_epoch_put_back_revives_what_was_invalidated_as_the_documentation_say
 #[tokio::test]
 async fn neither_the_store_nor_its_errors_show_the_secret() {
     let redis = RedisServer::start();
-    let desk = desk(&redis, |builder| builder.secret(SECRET)).await;
+    let desk = Desk::with(&redis, |builder| builder.secret(SECRET)).await;
     assert!(!format!("{:?}", desk.store).contains(SECRET));
     let builder = RedisStore::builder(&redis.url()).former_secret(FORMER);
     let error = builder.connect().await.unwrap_err();
