@@ -51,6 +51,7 @@
 //! | `memory` | yes | `MemoryStore`: a bounded map in the process; `TieredStore`: the same over another store |
 //! | `redis` | yes | `RedisStore`: one Redis or Valkey server |
 //! | `redis-tls` | no | TLS to it: `rediss://` |
+//! | `compression` | no | compressed bodies in it |
 //! | `config` | no | [`Rules`] and [`Settings`] from TOML, JSON and YAML files |
 //! | `test-util` | no | the conformance suite for stores of your own, a manual clock, and what the benches measure |
 //!

@@ -2,11 +2,14 @@
 
 mod claims;
 mod commands;
+#[cfg(feature = "compression")]
+mod compression;
 mod damage;
 mod faults;
 mod invalidation;
 mod mirror;
 mod proxy;
+mod seal;
 mod sentinel;
 #[cfg(feature = "redis-tls")]
 mod tls;
@@ -32,7 +35,15 @@ struct Desk {
 
 impl Desk {
     async fn new(redis: &RedisServer) -> Self {
-        Self::of(patient(&redis.url()).connect().await.unwrap())
+        Self::with(redis, |builder| builder).await
+    }
+
+    async fn with(
+        redis: &RedisServer,
+        setup: impl FnOnce(RedisStoreBuilder) -> RedisStoreBuilder,
+    ) -> Self {
+        let builder = setup(patient(&redis.url()));
+        Self::of(builder.connect().await.unwrap())
     }
 
     fn of(store: RedisStore) -> Self {
