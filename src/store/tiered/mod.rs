@@ -168,7 +168,8 @@ impl TieredStore {
 
     async fn store(&self, mut fill: Fill) -> Result<Kept, Error> {
         if self.solitude.made(&fill.captured.stamp) {
-            fill.retain = fill.retain.min(self.when_away.local_ttl());
+            let left = self.when_away.left_of(&fill);
+            fill.retain = fill.retain.min(left);
             return Ok(self.memory.keep(fill));
         }
         let (began, clock, retain) = (fill.clock.now(), fill.clock.clone(), fill.retain);

@@ -14,7 +14,8 @@ use crate::store::redis::layout;
 
 /// How a process learns that an epoch has ended which it holds for current.
 ///
-/// It matters to what is served from memory over Redis: a hit there asks nobody.
+/// It matters to what is served from [memory over Redis](crate::TieredStore): a hit there asks
+/// nobody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mirroring {

@@ -40,6 +40,30 @@ async fn what_is_made_meanwhile_is_kept_for_its_time_and_nothing_from_before() {
 }
 
 #[tokio::test]
+async fn what_took_long_to_arrive_is_kept_for_less() {
+    let second = Second::new();
+    let desk = desk(&second, WhenAway::LocalTtl(2 * SECOND));
+    let sample = desk.sample();
+    second.set_away(true);
+    let captured = unreachable(&desk, &sample).await;
+    let clock = desk.time.clock();
+    let response = sample.response(&clock);
+    desk.time.advance(SECOND);
+    let fill = Fill {
+        namespace: desk.namespace.clone(),
+        response,
+        captured,
+        late: Default::default(),
+        retain: 600 * SECOND,
+        clock,
+    };
+    desk.store.put(fill).await.unwrap();
+    assert!(desk.body(&sample).await.is_some());
+    desk.time.advance(SECOND);
+    unreachable(&desk, &sample).await;
+}
+
+#[tokio::test]
 async fn what_is_invalidated_meanwhile_is_not_served() {
     let second = Second::new();
     let desk = desk(&second, WhenAway::Serve(60 * SECOND));
