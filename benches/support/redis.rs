@@ -5,7 +5,7 @@
 
 #[expect(dead_code, reason = "tests also stop and restart their servers")]
 #[path = "../../tests/support/redis_server.rs"]
-mod redis_server;
+pub(crate) mod redis_server;
 
 use std::convert::Infallible;
 use std::process::Command;
@@ -22,6 +22,7 @@ use redis::io::tcp::TcpSettings;
 use redis::{Client, IntoConnectionInfo};
 use tokio::runtime::Runtime;
 use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_response_cache::store::Store;
 use tower_response_cache::{CacheLayer, RedisStore, ResponseBody};
 
 use self::redis_server::RedisServer;
@@ -48,7 +49,10 @@ pub(crate) fn hits(criterion: &mut Criterion, ratios: &mut Ratios) {
         ("64 KiB", 64 << 10, [(1, None), (64, Some(1.25))]),
     ] {
         let server = RedisServer::start();
-        let service = runtime.block_on(warm(server.url(), bytes));
+        let service = runtime.block_on(async {
+            let store = RedisStore::connect(&server.url()).await;
+            warm(store.expect("a store"), bytes).await
+        });
         let connection = runtime.block_on(connect(server.url()));
         let key = runtime.block_on(only_entry(connection.clone()));
         let raw = {
@@ -83,7 +87,7 @@ pub(crate) fn hits(criterion: &mut Criterion, ratios: &mut Ratios) {
 
 /// Takes the times for raw requests and for as many hits shortly after each other, so that a machine
 /// whose speed drifts slows down both.
-fn in_turn<R, H>(
+pub(crate) fn in_turn<R, H>(
     runtime: &Runtime,
     raw_first: bool,
     tasks: u32,
@@ -165,9 +169,9 @@ where
     ratios.count("round trips of a Redis hit", trips.div_ceil(HITS), 1);
 }
 
-/// Returns the layer over a plain service, with a response in Redis.
-async fn warm(
-    url: String,
+/// Returns the layer over a plain service, with a response in the store.
+pub(crate) async fn warm(
+    store: impl Store,
     bytes: usize,
 ) -> impl Service<Request<Empty<Bytes>>, Response = Answer, Error = Infallible, Future: Send>
 + Clone
@@ -178,7 +182,6 @@ async fn warm(
         let response = Response::new(body.clone());
         async { Ok::<_, Infallible>(response) }
     });
-    let store = RedisStore::connect(&url).await.expect("a store");
     let service = CacheLayer::new(store).rules(crate::rules()).layer(origin);
     loop {
         let response = service.clone().oneshot(request()).await;
@@ -193,11 +196,11 @@ async fn warm(
     }
 }
 
-fn request() -> Request<Empty<Bytes>> {
+pub(crate) fn request() -> Request<Empty<Bytes>> {
     crate::request().map(|_| Empty::new())
 }
 
-async fn ask<S>(service: S, request: Request<Empty<Bytes>>)
+pub(crate) async fn ask<S>(service: S, request: Request<Empty<Bytes>>)
 where
     S: Service<Request<Empty<Bytes>>, Response = Answer, Error = Infallible>,
 {
@@ -205,19 +208,19 @@ where
     response.into_body().collect().await.expect("a body");
 }
 
-async fn get(mut server: MultiplexedConnection, key: Arc<str>) {
+pub(crate) async fn get(mut server: MultiplexedConnection, key: Arc<str>) {
     let get = redis::cmd("GET").arg(&*key).take();
     let _: Bytes = get.query_async(&mut server).await.expect("an entry");
 }
 
 /// Returns the name under which the one response is stored.
-async fn only_entry(mut server: MultiplexedConnection) -> Arc<str> {
+pub(crate) async fn only_entry(mut server: MultiplexedConnection) -> Arc<str> {
     let keys = redis::cmd("KEYS").arg("hc1:*:e:*").take();
     let keys: [String; 1] = keys.query_async(&mut server).await.expect("one entry");
     keys.concat().into()
 }
 
-async fn connect(url: String) -> MultiplexedConnection {
+pub(crate) async fn connect(url: String) -> MultiplexedConnection {
     let server = url.into_connection_info().expect("an address");
     let server = server.set_tcp_settings(TcpSettings::default().set_nodelay(true));
     let client = Client::open(server).expect("an address");

@@ -108,10 +108,11 @@ impl Exchange {
         let (why, nominated) = match found.outcome {
             Outcome::Response(stored) => match self.judge(&stored, request) {
                 Decision::Serve(service) => {
-                    return Step::Answer(self.serve(&stored, request, service));
+                    let response = self.serve(&stored, request, service, found.tier);
+                    return Step::Answer(response);
                 }
                 Decision::ServeAndRefresh(service) => {
-                    let response = self.serve(&stored, request, service);
+                    let response = self.serve(&stored, request, service, found.tier);
                     return self.refresh(response, stored, found.captured).await;
                 }
                 Decision::Complete => {
@@ -139,7 +140,7 @@ impl Exchange {
             return None;
         };
         match self.judge(&stored, request) {
-            Decision::Serve(service) => Some(self.serve(&stored, request, service)),
+            Decision::Serve(service) => Some(self.serve(&stored, request, service, found.tier)),
             _ => None,
         }
     }
@@ -162,10 +163,12 @@ impl Exchange {
         stored: &StoredResponse,
         request: &HeaderMap,
         service: Service,
+        tier: Option<&'static str>,
     ) -> Response<Content> {
-        let now = self.engine.options.clock.now();
+        let (engine, now) = (&self.engine, self.engine.options.clock.now());
         let response =
-            respond::from_store(&self.engine, stored, request, &self.facts, service, now);
+            respond::from_store(engine, stored, request, &self.facts, service, tier, now);
+        engine.metrics.found_in(tier);
         self.counters()
             .hit(service.is_stale(), || now - self.started);
         self.engine.metrics.body_served(response.body().len());

@@ -129,7 +129,7 @@ impl Engine {
             options.repeat_invalidations,
         );
         Self {
-            metrics: Metrics::new(store.name(), options.rules.patterns()),
+            metrics: Metrics::new(store.name(), store.tiers(), options.rules.patterns()),
             unruled_key: KeySpec::default(),
             everything: Scope::namespace(options.namespace.as_str()),
             journal: Arc::new(journal),

@@ -156,6 +156,7 @@ impl Engine {
         let found = self.glance(&key, request.headers());
         if let Some(Found {
             outcome: Outcome::Response(stored),
+            tier,
             ..
         }) = &found
         {
@@ -164,8 +165,10 @@ impl Engine {
             let decision = decide::on_stored(self, stored, age, request.headers(), &facts, policy)
                 .or_ahead(matched.map(|matched| &**matched.route), stored, age);
             if let Decision::Serve(service) = decision {
+                let fields = request.headers();
                 let response =
-                    respond::from_store(self, stored, request.headers(), &facts, service, started);
+                    respond::from_store(self, stored, fields, &facts, service, *tier, started);
+                self.metrics.found_in(*tier);
                 let route = self.metrics.route(index(matched));
                 route.hit(service.is_stale(), || self.options.clock.now() - started);
                 self.metrics.body_served(response.body().len());

@@ -127,13 +127,14 @@ impl From<Bytes> for Content {
     }
 }
 
-/// Answers a request from a stored response, whatever its state.
+/// Answers a request from a stored response, whatever its state, and says which tier it was in.
 pub(super) fn from_store(
     engine: &Engine,
     stored: &StoredResponse,
     request: &HeaderMap,
     facts: &Facts,
     service: Service,
+    tier: Option<&'static str>,
     now: Instant,
 ) -> Response<Content> {
     let age = stored.age(now);
@@ -144,7 +145,7 @@ pub(super) fn from_store(
     }
     state_age(fields, age);
     let detail = match service {
-        Service::Fresh => None,
+        Service::Fresh => tier,
         Service::Stale(allowance) => Some(allowance.as_str()),
     };
     engine.sign(

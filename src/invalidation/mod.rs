@@ -18,16 +18,27 @@ pub(crate) use self::journal::{Journal, Unconfirmed};
 const MAX_SCOPES: usize = 100_000;
 
 /// What became of an invalidation.
+///
+/// Either way, this process serves nothing older from when it is returned. What is said of other
+/// processes has limits that no store can do away with, each of them bounded by the lifetime of the
+/// response:
+///
+/// * A Redis that fails over to a replica may lose what it has acknowledged. This process notices
+///   and invalidates the last minute's again, so it takes that it ends, or is cut off, before it
+///   can. [`wait_replicas`](crate::RedisStoreBuilder::wait_replicas) makes it less likely. While
+///   two servers both take themselves for the primary, those who ask the other one hear nothing.
+/// * A tag that only the response names is known to have been invalidated while the handler ran by
+///   a note of two minutes. A Redis short of memory may evict it, which
+///   [`strict_tags`](crate::RedisStoreBuilder::strict_tags) guards against.
+/// * A handler that reads from a database's replica may read, after the invalidation, what was
+///   there before the change. Invalidate when the replica has it, or
+///   [repeatedly](crate::CacheLayer::repeat_invalidations).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Invalidated {
-    /// The store has forgotten the epochs: no process that asks it can serve the old responses.
-    ///
-    /// Two things can bring them back, until they expire. A server may lose what it confirmed: when
-    /// it fails over to a replica that had not heard of it, or is restored from a dump. Then this
-    /// process tells it again as soon as it has noticed, if that is within a minute and it still
-    /// lives. And a handler may read old data after the invalidation, from a database replica that
-    /// lags, and the response to that is new to the cache.
+    /// The store has forgotten the epochs: no process that asks it can serve the old responses. One
+    /// that has memory over it stops as soon as it has heard; for Redis that is a moment, and at most
+    /// the two seconds of a lease where the network fails (see [`Mirroring`](crate::Mirroring)).
     Applied,
     /// The store could not be reached. This process refuses the old responses from now on and keeps
     /// trying to tell the store; until it succeeds, other processes may still serve them. A process

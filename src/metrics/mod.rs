@@ -20,6 +20,7 @@ use crate::reason::{Bypass, Miss, Refusal};
 #[derive(Debug)]
 pub(crate) struct Metrics {
     tier: &'static str,
+    tiers: Reasons,
     routes: Box<[Route]>,
     store: StoreCounters,
 }
@@ -50,13 +51,13 @@ struct StoreCounters {
     queued: AtomicU64,
 }
 
-/// One counter for each reason of a closed enum.
+/// One counter for each reason of a closed enum, or each name of a few.
 #[derive(Debug)]
 struct Reasons(Box<[(&'static str, AtomicU64)]>);
 
 impl Metrics {
     /// Makes counters for these patterns and for requests without a rule.
-    pub(crate) fn new(tier: &'static str, patterns: Vec<Arc<str>>) -> Self {
+    pub(crate) fn new(tier: &'static str, tiers: &[&'static str], patterns: Vec<Arc<str>>) -> Self {
         let unruled: Arc<str> = Arc::from("(no rule)");
         let routes = patterns
             .into_iter()
@@ -65,6 +66,7 @@ impl Metrics {
             .collect();
         Self {
             tier,
+            tiers: Reasons::new(tiers.iter().copied()),
             routes,
             store: StoreCounters::default(),
         }
@@ -76,6 +78,12 @@ impl Metrics {
             .and_then(|index| self.routes.get(index))
             .or(self.routes.last())
             .expect("`new` always adds the counters of requests without a rule")
+    }
+
+    pub(crate) fn found_in(&self, tier: Option<&'static str>) {
+        if let Some(tier) = tier {
+            self.tiers.count(tier);
+        }
     }
 
     pub(crate) fn store_failed(&self) {
@@ -108,6 +116,7 @@ impl Metrics {
             routes: self.routes.iter().map(Route::snapshot).collect(),
             store: StoreSnapshot {
                 tier: self.tier,
+                hits: self.tiers.snapshot(),
                 errors: read(&self.store.errors),
                 damaged: read(&self.store.damaged),
                 bytes_stored: read(&self.store.bytes_stored),
@@ -239,13 +248,19 @@ mod tests {
 
     #[test]
     fn every_event_is_counted_under_its_route_and_reason() {
-        let metrics = Metrics::new("memory", vec!["/a".into(), "/b/{id}".into()]);
+        let metrics = Metrics::new(
+            "tiered",
+            &["memory", "redis"],
+            vec!["/a".into(), "/b/{id}".into()],
+        );
         metrics
             .route(Some(1))
             .hit(false, || Duration::from_micros(3));
         metrics
             .route(Some(1))
             .hit(true, || Duration::from_micros(5));
+        metrics.found_in(Some("redis"));
+        metrics.found_in(None);
         metrics.route(Some(0)).missed(Miss::Stale);
         metrics.route(None).bypassed(Bypass::Grpc);
         metrics.route(Some(7)).refused(Refusal::SetCookie);
@@ -261,5 +276,6 @@ mod tests {
             "an unknown index counts as no rule"
         );
         assert_eq!(snapshot.hits(), 2);
+        assert_eq!(snapshot.store.hits, BTreeMap::from([("redis", 1)]));
     }
 }

@@ -46,8 +46,10 @@ pub struct RouteSnapshot {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct StoreSnapshot {
-    /// The store's name: `memory`, `redis`.
+    /// The store's name: `memory`, `redis`, `tiered`.
     pub tier: &'static str,
+    /// Answers from the store by the tier that had them, where it has several.
+    pub hits: BTreeMap<&'static str, u64>,
     /// Calls that failed or came too late.
     pub errors: u64,
     /// Stored responses that were found damaged.

@@ -76,6 +76,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns a short name for this store, used as the label of its tier: `memory`, `redis`.
     fn name(&self) -> &'static str;
 
+    /// Returns the names of the stores that this one consists of, where it does.
+    fn tiers(&self) -> &[&'static str] {
+        &[]
+    }
+
     /// Looks the wanted response up without waiting.
     ///
     /// `Some` is the whole answer, be it a response or a miss; `None` means that only
@@ -273,6 +278,8 @@ pub struct Found {
     pub outcome: Outcome,
     /// The epochs of the scopes asked for, where the look-up learned all of them.
     pub captured: Option<Captured>,
+    /// Which of its [tiers](Store::tiers) the store found it in, where it has several.
+    pub tier: Option<&'static str>,
 }
 
 /// The outcome of a look-up.

@@ -27,6 +27,7 @@ mod ranges;
 mod searches;
 mod status;
 mod stores;
+mod tiers;
 mod tower;
 mod validation;
 mod wire;

@@ -66,8 +66,10 @@ pub(super) async fn tasks_do_not_disturb_each_other(trial: Trial) {
             for round in 0..8 {
                 let body = format!("{n} {round}");
                 let sample = trial.sample(&format!("/{n}")).body(body.clone());
-                trial.fill(&sample, &[]).await;
-                // A store may let paths share an epoch, and then hides more than it was asked to.
+                // A store may let paths share an epoch, and then hides and refuses more than it was
+                // asked to.
+                let captured = trial.capture(&sample.scopes()).await;
+                trial.put(&sample, captured, &[]).await;
                 let found = trial.body(&sample).await;
                 assert!(
                     found.is_none_or(|found| found == body),

@@ -177,9 +177,11 @@ impl Trial {
 
     async fn look_up(&self, sample: &Sample) -> Outcome {
         let scopes = sample.scopes();
-        within_limits(self.store.lookup(self.wanted(sample), &scopes))
-            .await
-            .outcome
+        let found = within_limits(self.store.lookup(self.wanted(sample), &scopes)).await;
+        if let Outcome::Unreachable(error) = found.outcome {
+            panic!("no part of the store is away while it is well: {error}");
+        }
+        found.outcome
     }
 
     /// Looks a sample up in both ways, for the body of the response found.

@@ -184,7 +184,7 @@ impl Store for MemoryStore {
     fn peek(&self, wanted: &Wanted<'_>) -> Option<Found> {
         Some(Found {
             outcome: self.find(wanted),
-            captured: None,
+            ..Found::default()
         })
     }
 
@@ -196,6 +196,7 @@ impl Store for MemoryStore {
         ready(Found {
             captured: Some(self.epochs.capture(scopes)),
             outcome: self.find(&wanted),
+            tier: None,
         })
     }
 

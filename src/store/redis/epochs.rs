@@ -96,6 +96,11 @@ impl Known {
         *epoch
     }
 
+    /// Takes in an epoch that is known without asking.
+    pub(super) fn note(&mut self, scope: Scope, epoch: Epoch) {
+        self.0.push((scope, Some(epoch)));
+    }
+
     /// Takes the replies about the names of [`list`]; what is no epoch is as good as none.
     pub(super) fn read(&mut self, replies: &mut Replies, scopes: &[Scope]) -> Result<(), Error> {
         for scope in scopes {

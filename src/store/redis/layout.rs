@@ -14,6 +14,9 @@
 //! another key, pattern or cluster slot. The braces are the hash tags of Redis Cluster: responses,
 //! what varies and the epoch of the path share a slot; routes and tags spread over all of them.
 
+use std::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
 use redis::{RedisWrite, ToRedisArgs};
 use smallvec::SmallVec;
 
@@ -153,6 +156,16 @@ fn begin(namespace: &Namespace, kind: &str) -> Name {
         name.push(part);
     }
     name
+}
+
+/// Returns a number for the name of a scope's epoch, within this process; chance may give two the
+/// same.
+pub(super) fn number(namespace: &Namespace, scope: Scope) -> u64 {
+    let name = match scope.kind() {
+        ScopeKind::Path => u128::from(bucket(scope.digest())),
+        _ => u128::from_be_bytes(scope.digest()),
+    };
+    FixedState::default().hash_one((namespace.as_str(), scope.kind(), name))
 }
 
 /// Returns the number that all names of a scope's epoch lead to; others share it.

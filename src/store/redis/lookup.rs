@@ -1,14 +1,15 @@
 //! Finding a response.
 //!
-//! One command reads all that a hit needs: what varies under the key, the response, and the epochs.
-//! Which variant it will be, and which tags it carries, is known only afterwards, so both are guessed
-//! by what was found last time. A wrong guess costs another round trip.
+//! One command reads all that a hit needs: what varies under the key, the response, and the epochs
+//! that are not mirrored. Which variant it will be, and which tags it carries, is known only
+//! afterwards, so both are guessed by what was found last time. A wrong guess costs another round
+//! trip.
 //!
 //! In which order names are read does not matter, be it by one `MGET` (which one server answers as
 //! of one moment) or by several. An invalidation that was acknowledged before the look-up began has
 //! deleted its epoch before any of them is read, and an epoch never comes back: whichever value is
 //! read later, it differs from that in the stamp of what was stored before. So what is returned was
-//! current at some moment of the look-up.
+//! current at some moment of the look-up, as far as the mirror knew where it was asked.
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use redis::Pipeline;
 use smallvec::SmallVec;
 
 use super::connection::{Exchange, Lanes, Names};
+use super::control::Mirror;
 use super::epochs::{self, Known};
 use super::layout::{Digest, Place};
 use super::memo::Memo;
@@ -46,6 +48,7 @@ pub(super) struct Traits {
 }
 
 type Tags = SmallVec<[Scope; 2]>;
+type Scopes = SmallVec<[Scope; 4]>;
 
 /// What stands under a response's name.
 type Entry = Option<Bytes>;
@@ -57,6 +60,7 @@ pub(super) struct Lookup<'a> {
     wanted: Wanted<'a>,
     scopes: &'a [Scope],
     place: Place<'a>,
+    mirror: Option<&'a Mirror>,
     guess: Guess,
     known: Known,
 }
@@ -130,6 +134,7 @@ impl<'a> Lookup<'a> {
             },
             wanted,
             scopes,
+            mirror: shared.mirror(),
             place,
             guess: Guess {
                 digest,
@@ -153,6 +158,7 @@ impl<'a> Lookup<'a> {
             captured: epochs
                 .collect::<Option<Stamp>>()
                 .map(|stamp| Captured { stamp, moment }),
+            tier: None,
         })
     }
 
@@ -203,19 +209,31 @@ impl<'a> Lookup<'a> {
     ///
     /// Returns what is there, and what varies under the key in truth.
     async fn ask(&mut self) -> Result<(Entry, Option<Arc<Variants>>), Error> {
-        let tags = &self.guess.tags;
-        let count = self.scopes.len().saturating_add(tags.len());
-        let mut names = Names::with_capacity(count.saturating_add(2));
+        let tags = std::mem::take(&mut self.guess.tags);
+        let unknown = self.unknown(self.scopes.iter().chain(&tags));
+        let mut names = Names::with_capacity(unknown.len().saturating_add(2));
         names.push(&self.place.variants());
         names.push(&self.place.entry(self.guess.digest));
-        epochs::list(&mut names, self.wanted.namespace, self.scopes);
-        epochs::list(&mut names, self.wanted.namespace, tags);
+        epochs::list(&mut names, self.wanted.namespace, &unknown);
         let mut values = self.exchange.read(&names).await?;
         let variants = values.bytes()?;
         let entry = values.bytes()?;
-        self.known.read(&mut values, self.scopes)?;
-        self.known.read(&mut values, tags)?;
+        self.known.read(&mut values, &unknown)?;
         Ok((entry, self.listed(variants)))
+    }
+
+    /// Takes epochs over from the mirror, and returns the scopes of those that have to be asked for.
+    fn unknown<'s>(&mut self, scopes: impl Iterator<Item = &'s Scope>) -> Scopes {
+        let mut unknown = Scopes::new();
+        for scope in scopes.copied() {
+            let mirrored = |mirror: &Mirror| mirror.epoch(self.wanted.namespace, scope);
+            match self.mirror.and_then(mirrored) {
+                _ if self.known.contains(scope) => {}
+                Some(epoch) => self.known.note(scope, epoch),
+                None => unknown.push(scope),
+            }
+        }
+        unknown
     }
 
     /// Returns what varies under the key, as the server says.
@@ -236,12 +254,13 @@ impl<'a> Lookup<'a> {
 
     async fn fetch(&mut self, digest: Digest) -> Result<Entry, Error> {
         let Traits { tags, .. } = self.hints.traits(&digest);
-        let mut names = Names::with_capacity(tags.len().saturating_add(1));
+        let unknown = self.unknown(tags.iter());
+        let mut names = Names::with_capacity(unknown.len().saturating_add(1));
         names.push(&self.place.entry(digest));
-        epochs::list(&mut names, self.wanted.namespace, &tags);
+        epochs::list(&mut names, self.wanted.namespace, &unknown);
         let mut values = self.exchange.read(&names).await?;
         let entry = values.bytes()?;
-        self.known.read(&mut values, &tags)?;
+        self.known.read(&mut values, &unknown)?;
         Ok(entry)
     }
 
@@ -276,8 +295,7 @@ impl<'a> Lookup<'a> {
         let tags: Tags = scopes
             .filter(|scope| !self.scopes.contains(scope))
             .collect();
-        let unknown = tags.iter().filter(|tag| !self.known.contains(**tag));
-        let unknown: Tags = unknown.copied().collect();
+        let unknown = self.unknown(tags.iter());
         let mut names = Names::with_capacity(unknown.len());
         epochs::list(&mut names, self.wanted.namespace, &unknown);
         let mut values = self.exchange.read(&names).await?;

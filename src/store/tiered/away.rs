@@ -10,20 +10,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::epoch::{Captured, Scope, ScopeKind, Stamp};
-use crate::store::memory::{LONGEST, MemoryStore};
+use crate::store::Fill;
+use crate::store::memory::{LONGEST, MemoryStore, Resident};
 
 /// What a [`TieredStore`](super::TieredStore) does while its second store cannot be asked.
 ///
 /// What is invalidated in this process is not served by it, whatever the mode. What others
-/// invalidate is not heard of, and the times say for how long it may be served.
+/// invalidate is not heard of, and the times bound for how long it may be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenAway {
-    /// Serves nothing from before. Keeps what the handlers answer meanwhile for so long.
+    /// Serves nothing from before. Keeps what the handlers answer meanwhile, for so long from when
+    /// they began to answer.
     LocalTtl(Duration),
     /// Serves nothing and keeps nothing: each request goes to its handler.
     Bypass,
-    /// Serves what memory holds for so long after it was last known to be current, and keeps what
-    /// the handlers answer meanwhile for as long.
+    /// Serves what memory holds while it is fresh, for so long after the second store vouched for it
+    /// or confirmed it last; and keeps what the handlers answer meanwhile for as long.
     Serve(Duration),
 }
 
@@ -35,10 +37,13 @@ impl Default for WhenAway {
 }
 
 impl WhenAway {
-    /// Returns for how long what is made in solitude is kept.
-    pub(super) fn local_ttl(self) -> Duration {
+    /// Returns for how long yet what was made in solitude is kept.
+    pub(super) fn left_of(self, fill: &Fill) -> Duration {
+        let arrived = fill.response.received;
         match self {
-            Self::LocalTtl(ttl) | Self::Serve(ttl) => ttl,
+            Self::LocalTtl(ttl) | Self::Serve(ttl) => {
+                ttl.saturating_sub(fill.clock.now().saturating_duration_since(arrived))
+            }
             Self::Bypass => Duration::ZERO,
         }
     }
@@ -48,6 +53,16 @@ impl WhenAway {
         match self {
             Self::Serve(limit) => current + limit.min(LONGEST),
             Self::LocalTtl(_) | Self::Bypass => current,
+        }
+    }
+
+    /// Notes that a copy in memory is `current` at one time.
+    pub(super) fn trust(self, copy: &Resident, current: Instant) {
+        if let Self::Serve(_) = self
+            // Whoever has the lock notes the same.
+            && let Some(mut trusted) = copy.trusted.try_lock()
+        {
+            *trusted = self.trusted_until(current);
         }
     }
 }

@@ -62,6 +62,7 @@ use crate::key::Namespace;
 pub struct TieredStore {
     memory: MemoryStore,
     second: Arc<dyn Store>,
+    tiers: [&'static str; 2],
     memory_max_body: usize,
     when_away: WhenAway,
     solitude: Arc<Solitude>,
@@ -72,6 +73,7 @@ impl TieredStore {
     #[must_use]
     pub fn new(memory: MemoryStore, second: impl Store) -> Self {
         Self {
+            tiers: [memory.name(), second.name()],
             memory,
             second: Arc::new(second),
             memory_max_body: usize::MAX,
@@ -98,28 +100,27 @@ impl TieredStore {
     async fn look_up(&self, wanted: Wanted<'_>, scopes: &[Scope]) -> Result<Found, Error> {
         let asked = wanted.clock.now();
         let held = self.memory.read(&wanted, Arc::clone).ok();
-        let held = held.filter(|held| asked < held.expires);
-        if let Some(held) = &held
-            && !self.solitude.made(held.response.stamp())
-        {
-            let stamp = held.response.stamp();
+        let mut held = held.filter(|held| asked < held.expires);
+        if let Some(copy) = held.take_if(|held| !self.solitude.made(held.response.stamp())) {
+            let stamp = copy.response.stamp();
             match self.second.confirm(wanted.namespace, stamp).await {
                 Ok(true) => {
                     self.answered();
-                    *held.trusted.lock() = self.when_away.trusted_until(asked);
-                    return Ok(found(&held.response));
+                    self.when_away.trust(&copy, asked);
+                    return Ok(self.found(&copy));
                 }
-                Ok(false) => self.memory.discard(&held.response),
-                Err(error) => return self.look_up_alone(Some(held), &wanted, scopes, error),
+                Ok(false) => self.memory.discard(&copy.response),
+                Err(error) => return self.look_up_alone(Some(&copy), &wanted, scopes, error),
             }
         }
         let moment = self.memory.moment();
         match self.second.lookup(wanted, scopes).await {
-            Ok(found) => {
+            Ok(mut found) => {
                 self.answered();
                 if let Outcome::Response(response) = &found.outcome {
                     let left = response.fresh_for(asked);
                     self.hold(response, moment, asked, left, wanted.clock);
+                    found.tier = Some(self.second.name());
                 }
                 Ok(found)
             }
@@ -139,12 +140,16 @@ impl TieredStore {
             return Err(error);
         }
         let now = wanted.clock.now();
-        Ok(Found {
-            outcome: match held.filter(|held| now < *held.trusted.lock()) {
-                Some(held) => Outcome::Response(Arc::clone(&held.response)),
-                None => Outcome::Unreachable(error),
+        let found = match held.filter(|held| now < *held.trusted.lock()) {
+            Some(held) => self.found(held),
+            None => Found {
+                outcome: Outcome::Unreachable(error),
+                ..Found::default()
             },
+        };
+        Ok(Found {
             captured: Some(self.solitude.capture(&self.memory, scopes)),
+            ..found
         })
     }
 
@@ -163,7 +168,8 @@ impl TieredStore {
 
     async fn store(&self, mut fill: Fill) -> Result<Kept, Error> {
         if self.solitude.made(&fill.captured.stamp) {
-            fill.retain = fill.retain.min(self.when_away.local_ttl());
+            let left = self.when_away.left_of(&fill);
+            fill.retain = fill.retain.min(left);
             return Ok(self.memory.keep(fill));
         }
         let (began, clock, retain) = (fill.clock.now(), fill.clock.clone(), fill.retain);
@@ -218,6 +224,14 @@ impl TieredStore {
         done
     }
 
+    fn found(&self, held: &Resident) -> Found {
+        Found {
+            outcome: Outcome::Response(Arc::clone(&held.response)),
+            captured: None,
+            tier: Some(self.memory.name()),
+        }
+    }
+
     /// Notes that the second store has answered.
     fn answered(&self) {
         self.solitude.end(&self.memory);
@@ -229,11 +243,20 @@ impl Store for TieredStore {
         "tiered"
     }
 
+    fn tiers(&self) -> &[&'static str] {
+        &self.tiers
+    }
+
     fn peek(&self, wanted: &Wanted<'_>) -> Option<Found> {
         let now = wanted.clock.now();
         let vouched = |held: &Arc<Resident>| {
-            let is_current = now < held.expires && self.second.vouches_for(held.response.stamp());
-            is_current.then(|| found(&held.response))
+            let stamp = held.response.stamp();
+            let is_current =
+                now < held.expires && self.second.vouches_for(stamp) && !self.solitude.made(stamp);
+            is_current.then(|| {
+                self.when_away.trust(held, now);
+                self.found(held)
+            })
         };
         self.memory.read(wanted, vouched).ok().flatten()
     }
@@ -266,6 +289,7 @@ impl Store for TieredStore {
             if own.is_none_or(|captured| !self.solitude.made(&captured.stamp))
                 && let Ok(claimed) = self.second.claim(wanted, scopes, captured.clone()).await
             {
+                self.answered();
                 return Ok(claimed);
             }
             let captured = match captured {
@@ -344,13 +368,6 @@ impl Store for TieredStore {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         self.second.close()
-    }
-}
-
-fn found(response: &Arc<StoredResponse>) -> Found {
-    Found {
-        outcome: Outcome::Response(Arc::clone(response)),
-        captured: None,
     }
 }
 

@@ -1,8 +1,8 @@
 //! The epochs that this process knows to be current, without asking.
 //!
-//! An epoch is a random number that one scope has once. So for a reader the mirror is a set of
-//! numbers: what is in it is current, of what is not in it nothing is known. A reader takes no lock
-//! and writes to no memory.
+//! An epoch is a random number that one scope has once. So the mirror can be read as a set of
+//! numbers: what is in it is current, of what is not in it nothing is known. It can also be asked
+//! which epoch a scope has. A reader takes no lock and writes to no memory.
 //!
 //! # Why nothing dead stays
 //!
@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::epoch::{Epoch, Scope, Stamp};
+use crate::key::Namespace;
 use crate::store::redis::layout;
 
 /// For so long after the last sign of life the server is believed to tell of every change.
@@ -50,6 +51,8 @@ pub(crate) struct Mirror {
 #[derive(Default)]
 struct Cell {
     epoch: AtomicU64,
+    /// Stands for the epoch's name.
+    name: AtomicU64,
     until: AtomicU64,
 }
 
@@ -98,12 +101,29 @@ impl Mirror {
 
     /// Whether every epoch of a stamp is known to be current.
     pub(crate) fn confirms(&self, stamp: &Stamp) -> bool {
-        let now = self.nanos(self.clock.now());
-        let holds = |(scope, epoch): (Scope, Epoch)| {
-            let set = self.sets.get(self.place(layout::slot(scope)));
-            set.is_some_and(|set| set.iter().any(|cell| cell.holds(epoch, now)))
+        let Some(now) = self.leased() else {
+            return false;
         };
-        now < self.lease.load(Ordering::Acquire) && stamp.iter().all(holds)
+        let holds = |(scope, epoch)| self.cells(scope).any(|cell| cell.holds(epoch, now));
+        stamp.iter().all(holds)
+    }
+
+    /// Returns the current epoch of a scope, if it is known.
+    pub(crate) fn epoch(&self, namespace: &Namespace, scope: Scope) -> Option<Epoch> {
+        let now = self.leased()?;
+        let name = layout::number(namespace, scope);
+        self.cells(scope).find_map(|cell| cell.held(name, now))
+    }
+
+    /// Returns the present, unless nothing is believed now.
+    fn leased(&self) -> Option<u64> {
+        let now = self.nanos(self.clock.now());
+        (now < self.lease.load(Ordering::Acquire)).then_some(now)
+    }
+
+    fn cells(&self, scope: Scope) -> impl Iterator<Item = &Cell> {
+        let set = self.sets.get(self.place(layout::slot(scope)));
+        set.into_iter().flatten()
     }
 
     /// Begins with a server that tells of changes; what was known before is forgotten.
@@ -138,7 +158,8 @@ impl Mirror {
     }
 
     /// Takes in an epoch that was read, unless its scope may have changed since.
-    pub(super) fn insert(&self, load: Load, scope: Scope, epoch: Epoch) {
+    pub(super) fn insert(&self, load: Load, namespace: &Namespace, scope: Scope, epoch: Epoch) {
+        let name = layout::number(namespace, scope);
         let place = self.place(layout::slot(scope));
         let log = self.log.lock();
         let told = log.told.get(place).copied().unwrap_or(u64::MAX);
@@ -149,10 +170,10 @@ impl Mirror {
             return;
         }
         // The place that it had, else the one whose time is up first; an empty one's was long ago.
-        let held = set.iter().find(|cell| cell.epoch() == epoch.value());
+        let held = set.iter().find(|cell| cell.name() == name);
         let first = || set.iter().min_by_key(|cell| cell.until());
         if let Some(cell) = held.or_else(first) {
-            cell.set(epoch, load.asked.saturating_add(nanos(log.max_age)));
+            cell.set(name, epoch, load.asked.saturating_add(nanos(log.max_age)));
         }
     }
 
@@ -198,8 +219,15 @@ impl Cell {
         self.epoch() == epoch.value() && now < self.until() && self.epoch() == epoch.value()
     }
 
-    fn set(&self, epoch: Epoch, until: u64) {
+    /// Returns the epoch of this name, if that is what it holds and it may be believed.
+    fn held(&self, name: u64, now: u64) -> Option<Epoch> {
+        let epoch = Epoch::new(self.epoch())?;
+        (self.name() == name && self.holds(epoch, now)).then_some(epoch)
+    }
+
+    fn set(&self, name: u64, epoch: Epoch, until: u64) {
         self.epoch.store(0, Ordering::Relaxed);
+        self.name.store(name, Ordering::Release);
         self.until.store(until, Ordering::Release);
         self.epoch.store(epoch.value(), Ordering::Release);
     }
@@ -211,6 +239,10 @@ impl Cell {
 
     fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
+    }
+
+    fn name(&self) -> u64 {
+        self.name.load(Ordering::Acquire)
     }
 
     fn until(&self) -> u64 {
@@ -355,12 +387,17 @@ mod tests {
 
         fn handle(&mut self, place: usize) {
             let (load, which, epoch) = self.replies.remove(place);
-            self.mirror.insert(load, self.scopes[which], epoch);
+            let namespace = Namespace::default();
+            self.mirror
+                .insert(load, &namespace, self.scopes[which], epoch);
         }
 
         fn confirms(&self, which: usize, epoch: Epoch) -> bool {
-            let stamp = Stamp::from_iter([(self.scopes[which], epoch)]);
-            self.mirror.confirms(&stamp)
+            let scope = self.scopes[which];
+            let confirms = self.mirror.confirms(&Stamp::from_iter([(scope, epoch)]));
+            let told = self.mirror.epoch(&Namespace::default(), scope);
+            assert_eq!(told == Some(epoch), confirms);
+            confirms
         }
 
         /// A dead epoch is confirmed only while the message of its death is on the wire, and never
@@ -418,7 +455,7 @@ mod tests {
 
     fn read(mirror: &Mirror, scope: Scope, epoch: Epoch) {
         let load = mirror.begin();
-        mirror.insert(load, scope, epoch);
+        mirror.insert(load, &Namespace::default(), scope, epoch);
         mirror.renew(load);
     }
 
@@ -431,6 +468,23 @@ mod tests {
         assert!(!mirror.confirms(&other));
         let both: Stamp = stamp.iter().chain(other.iter()).collect();
         assert!(!mirror.confirms(&both));
+    }
+
+    #[test]
+    fn a_scope_has_the_epoch_of_its_own_name_in_each_namespace() {
+        let (mirror, ..) = mirror();
+        let [one, other] = ["one", "other"].map(|name| name.parse::<Namespace>().unwrap());
+        // They share a bucket, as the same path does in all namespaces.
+        let scope = Scope::path("one", b"/");
+        let epochs = [8, 9].map(|value| Epoch::new(value).unwrap());
+        for (namespace, epoch) in [&one, &other].into_iter().zip(epochs) {
+            mirror.insert(mirror.begin(), namespace, scope, epoch);
+        }
+        assert_eq!(mirror.epoch(&one, scope), Some(epochs[0]));
+        assert_eq!(mirror.epoch(&other, scope), Some(epochs[1]));
+        assert_eq!(mirror.epoch(&one, Scope::tag("one", b"/")), None);
+        mirror.forget(layout::slot(scope));
+        assert_eq!(mirror.epoch(&one, scope), None);
     }
 
     #[test]
@@ -465,7 +519,7 @@ mod tests {
         mirror.poll(Duration::from_secs(1));
         assert!(!mirror.confirms(&stamp), "read under other terms");
         let (scope, epoch) = stamp.iter().next().unwrap();
-        mirror.insert(mirror.begin(), scope, epoch);
+        mirror.insert(mirror.begin(), &Namespace::default(), scope, epoch);
         hands.advance(Duration::from_millis(999));
         assert!(mirror.confirms(&stamp));
         hands.advance(Duration::from_millis(1));
@@ -479,7 +533,7 @@ mod tests {
         mirror.clear();
         assert!(!mirror.confirms(&stamp));
         let (scope, epoch) = stamp.iter().next().unwrap();
-        mirror.insert(load, scope, epoch);
+        mirror.insert(load, &Namespace::default(), scope, epoch);
         mirror.renew(load);
         assert!(!mirror.confirms(&stamp));
     }

@@ -92,7 +92,7 @@ impl Control {
         known.read(&mut replies, scopes)?;
         for scope in scopes {
             if let Some(epoch) = known.get(*scope) {
-                mirror.insert(load, *scope, epoch);
+                mirror.insert(load, namespace, *scope, epoch);
             }
         }
         mirror.renew(load);

@@ -14,7 +14,8 @@ use crate::store::redis::layout;
 
 /// How a process learns that an epoch has ended which it holds for current.
 ///
-/// It matters to what is served from memory over Redis: a hit there asks nobody.
+/// It matters to what is served from [memory over Redis](crate::TieredStore): a hit there asks
+/// nobody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mirroring {
@@ -170,7 +171,7 @@ mod tests {
         {
             for (scope, epoch) in stamps.iter().flat_map(|stamp| stamp.iter()) {
                 let load = tracker.mirror.begin();
-                tracker.mirror.insert(load, scope, epoch);
+                tracker.mirror.insert(load, &namespace, scope, epoch);
                 tracker.mirror.renew(load);
             }
             assert!(stamps.iter().all(|stamp| tracker.mirror.confirms(stamp)));

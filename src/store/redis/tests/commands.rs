@@ -75,6 +75,33 @@ async fn a_hit_is_one_command() {
 }
 
 #[tokio::test]
+async fn a_hit_asks_for_no_epoch_that_is_mirrored() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[desk.tag("t")]).await;
+    let Outcome::Response(response) = desk.outcome(&sample).await else {
+        panic!("it is there");
+    };
+    while !desk.store.vouches_for(response.stamp()) {
+        let confirmed = desk.store.confirm(&desk.namespace, response.stamp()).await;
+        assert!(confirmed.unwrap());
+    }
+    for _ in 0..3 {
+        counted.redis.command(&["CONFIG", "RESETSTAT"]);
+        let found = desk.look_up(&sample).await.unwrap();
+        let statistics = counted.redis.command(&["INFO", "stats"]);
+        for count in ["keyspace_hits:1", "keyspace_misses:1"] {
+            assert!(statistics.lines().any(|line| line == count), "{statistics}");
+        }
+        assert!(matches!(found.outcome, Outcome::Response(_)));
+        assert!(desk.store.vouches_for(&found.captured.unwrap().stamp));
+    }
+    desk.invalidate(&[desk.tag("t")]).await.unwrap();
+    assert!(matches!(desk.outcome(&sample).await, Outcome::Invalidated));
+}
+
+#[tokio::test]
 async fn a_variant_is_guessed_right_from_the_second_look_up_on() {
     let counted = Counted::new().await;
     let desk = &counted.desk;

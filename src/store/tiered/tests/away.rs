@@ -40,6 +40,30 @@ async fn what_is_made_meanwhile_is_kept_for_its_time_and_nothing_from_before() {
 }
 
 #[tokio::test]
+async fn what_took_long_to_arrive_is_kept_for_less() {
+    let second = Second::new();
+    let desk = desk(&second, WhenAway::LocalTtl(2 * SECOND));
+    let sample = desk.sample();
+    second.set_away(true);
+    let captured = unreachable(&desk, &sample).await;
+    let clock = desk.time.clock();
+    let response = sample.response(&clock);
+    desk.time.advance(SECOND);
+    let fill = Fill {
+        namespace: desk.namespace.clone(),
+        response,
+        captured,
+        late: Default::default(),
+        retain: 600 * SECOND,
+        clock,
+    };
+    desk.store.put(fill).await.unwrap();
+    assert!(desk.body(&sample).await.is_some());
+    desk.time.advance(SECOND);
+    unreachable(&desk, &sample).await;
+}
+
+#[tokio::test]
 async fn what_is_invalidated_meanwhile_is_not_served() {
     let second = Second::new();
     let desk = desk(&second, WhenAway::Serve(60 * SECOND));
@@ -116,14 +140,46 @@ async fn what_was_known_to_be_current_is_served_for_its_time() {
     let desk = desk(&second, WhenAway::Serve(10 * SECOND));
     let sample = desk.sample();
     desk.fill(&sample).await;
-    second.mute();
-    for _ in 0..3 {
+    for vouching in [true, false, false] {
         second.set_away(false);
-        assert!(desk.body(&sample).await.is_some(), "confirmed");
+        if vouching {
+            desk.time.advance(9 * SECOND);
+            assert!(desk.peek(&sample).is_some());
+        } else {
+            second.mute();
+            assert!(desk.body(&sample).await.is_some(), "confirmed");
+        }
         second.set_away(true);
         desk.time.advance(9 * SECOND);
         assert!(desk.body(&sample).await.is_some());
     }
     desk.time.advance(SECOND);
     unreachable(&desk, &sample).await;
+}
+
+#[tokio::test]
+async fn what_is_known_to_be_invalid_is_not_served_though_the_store_goes_away() {
+    let second = Second::new();
+    let desk = desk(&second, WhenAway::Serve(60 * SECOND));
+    let sample = desk.sample();
+    desk.fill(&sample).await;
+    Desk::over(&second)
+        .invalidate(&sample.scopes())
+        .await
+        .unwrap();
+    second.leave_after(1);
+    unreachable(&desk, &sample).await;
+    assert_eq!(second.asked(), (1, 1));
+}
+
+#[tokio::test]
+async fn what_was_made_meanwhile_is_never_vouched_for() {
+    let second = Second::new();
+    let desk = desk(&second, WhenAway::default());
+    let sample = desk.sample();
+    second.set_away(true);
+    let captured = unreachable(&desk, &sample).await;
+    desk.put(&sample, captured, &[]).await;
+    second.set_away(false);
+    assert_eq!(desk.peek(&sample), None);
 }

@@ -15,7 +15,8 @@ pub(super) struct Second(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     store: MemoryStore,
-    away: AtomicBool,
+    /// How many more calls it answers; away is none.
+    answers: AtomicUsize,
     /// Whether it has to be asked what is current.
     mute: AtomicBool,
     lookups: AtomicUsize,
@@ -28,7 +29,7 @@ impl Second {
     pub(super) fn new() -> Self {
         Self(Arc::new(Inner {
             store: MemoryStore::new(1 << 20),
-            away: AtomicBool::new(false),
+            answers: AtomicUsize::new(usize::MAX),
             mute: AtomicBool::new(false),
             lookups: AtomicUsize::new(0),
             confirms: AtomicUsize::new(0),
@@ -38,7 +39,14 @@ impl Second {
 
     /// Takes the store away, or brings it back.
     pub(super) fn set_away(&self, away: bool) {
-        self.0.away.store(away, Ordering::Relaxed);
+        let answers = if away { 0 } else { usize::MAX };
+        self.0.answers.store(answers, Ordering::Relaxed);
+    }
+
+    /// Lets the store answer so many calls more before it is away, and vouch for nothing.
+    pub(super) fn leave_after(&self, calls: usize) {
+        self.mute();
+        self.0.answers.store(calls, Ordering::Relaxed);
     }
 
     /// Lets the store vouch for nothing unless it is asked.
@@ -67,9 +75,11 @@ impl Second {
     }
 
     fn there(&self) -> Result<&MemoryStore, Error> {
-        match self.0.away.load(Ordering::Relaxed) {
-            true => Err(Error::new(ErrorKind::Unavailable, "it is away")),
-            false => Ok(&self.0.store),
+        let one_less = |answers: usize| answers.checked_sub(1);
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        match self.0.answers.fetch_update(set, fetch, one_less) {
+            Ok(_) => Ok(&self.0.store),
+            Err(_) => Err(Error::new(ErrorKind::Unavailable, "it is away")),
         }
     }
 }
