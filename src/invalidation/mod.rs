@@ -25,13 +25,14 @@ const MAX_SCOPES: usize = 100_000;
 ///
 /// * A Redis that fails over to a replica may lose what it has acknowledged. This process notices
 ///   and invalidates the last minute's again, so it takes that it ends, or is cut off, before it
-///   can. While two servers both take themselves for the primary, those who ask the other one hear
-///   nothing.
+///   can. [`wait_replicas`](crate::RedisStoreBuilder::wait_replicas) makes it less likely. While
+///   two servers both take themselves for the primary, those who ask the other one hear nothing.
 /// * A tag that only the response names is known to have been invalidated while the handler ran by
 ///   a note of two minutes. A Redis short of memory may evict it, which
 ///   [`strict_tags`](crate::RedisStoreBuilder::strict_tags) guards against.
 /// * A handler that reads from a database's replica may read, after the invalidation, what was
-///   there before the change. Invalidate when the replica has it.
+///   there before the change. Invalidate when the replica has it, or
+///   [repeatedly](crate::CacheLayer::repeat_invalidations).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Invalidated {

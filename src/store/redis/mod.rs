@@ -115,6 +115,10 @@ impl RedisStore {
     /// connects by asking the Sentinels at these hosts where the primary of the service is, and asks
     /// again when that may have changed. User and password are those of the servers. Each failover
     /// begins with an empty cache: the new primary may not have heard of the last invalidations.
+    /// A former primary that still answers is left within the
+    /// [`check_interval`](RedisStoreBuilder::check_interval); until then this process does not see
+    /// what others invalidate at the new one. `min-replicas-to-write 1` makes a primary that was left
+    /// alone refuse writes.
     ///
     /// # Errors
     ///

@@ -29,6 +29,7 @@ async fn assert_away(desk: &Desk, captured: &Captured) {
     for (error, took) in [
         timed(async { desk.look_up(&sample).await.err() }).await,
         timed(async { desk.capture(&sample.scopes()).await.err() }).await,
+        timed(async { desk.claim(&sample, None).await.err() }).await,
         timed(async { desk.put(&sample, captured.clone(), &[]).await.err() }).await,
         timed(async { desk.invalidate(&sample.scopes()).await.err() }).await,
         timed(async { desk.store.check().await.err() }).await,
