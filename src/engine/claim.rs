@@ -7,8 +7,9 @@ use http::{HeaderMap, Response};
 use super::collapse::Landing;
 use super::forward::{self, Forward};
 use super::respond::Content;
-use super::tasks::within;
-use crate::store::{Claim, FillWait, Outcome, Settled};
+use super::tasks::{both, within};
+use crate::reason::Miss;
+use crate::store::{Claim, FillWait, Found, Outcome, Settled};
 
 /// The longest wait for another process; the store may have lost sight of it.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
@@ -25,7 +26,10 @@ impl Forward {
         let limit = self.exchange.engine.options.collapse_wait.min(LONGEST_WAIT);
         // Another one may come first again, but not for ever.
         for _ in 0..2 {
-            let wait = self.claimed_elsewhere(request).await?;
+            let wait = match self.claimed_elsewhere(request).await {
+                (Some(wait), _) => wait,
+                (None, found) => return self.brought(found?, request),
+            };
             match within(limit, wait).await {
                 Some(Settled::Released) => {}
                 Some(Settled::Uncacheable) => {
@@ -34,7 +38,8 @@ impl Forward {
                 }
                 None => return None,
             }
-            let brought = self.brought_elsewhere(request).await;
+            let found = self.exchange.ask_store(request).await.ok()?;
+            let brought = self.brought(found, request);
             if brought.is_some() {
                 return brought;
             }
@@ -44,35 +49,52 @@ impl Forward {
 
     /// Claims a refresh; returns whether another process has it.
     pub(crate) async fn is_fetched_elsewhere(&mut self, request: &HeaderMap) -> bool {
-        let elsewhere = self.claimed_elsewhere(request).await.is_some();
+        let (wait, _) = self.claimed_elsewhere(request).await;
+        let elsewhere = wait.is_some();
         if elsewhere && let Some(refreshing) = self.refreshing.take() {
             refreshing.succeeded();
         }
         elsewhere
     }
 
-    async fn claimed_elsewhere(&mut self, request: &HeaderMap) -> Option<FillWait> {
-        let (exchange, lead) = (&self.exchange, self.lead.as_mut()?);
-        let captured = self.captured.take()?;
-        let store = &exchange.engine.store;
-        let claim = store.claim(exchange.wanted(request), &exchange.scopes, Some(captured));
-        match claim.await {
+    /// Claims the fetch; returns a wait for the process that has it, or what is there now.
+    ///
+    /// Where there was nothing, whoever had the claim before may have stored something since. To
+    /// look costs no time if the store is asked both at once, the claim first.
+    async fn claimed_elsewhere(
+        &mut self,
+        request: &HeaderMap,
+    ) -> (Option<FillWait>, Option<Found>) {
+        let exchange = &self.exchange;
+        let (Some(lead), Some(captured)) = (&mut self.lead, self.captured.take()) else {
+            return (None, None);
+        };
+        let (store, wanted) = (&exchange.engine.store, exchange.wanted(request));
+        let claim = store.claim(wanted, &exchange.scopes, Some(captured));
+        let (claim, found) = match self.why {
+            Miss::Absent | Miss::Invalidated if exchange.waited => {
+                let (claim, found) = both(claim, exchange.ask_store(request)).await;
+                (claim, found.ok())
+            }
+            _ => (claim.await, None),
+        };
+        let mut wait = None;
+        match claim {
             Ok((captured, claim)) => {
                 self.captured = Some(captured);
                 match claim {
                     Claim::Granted(lock) => lead.hold(lock),
-                    Claim::Elsewhere(wait) => return Some(wait),
+                    Claim::Elsewhere(other) => wait = Some(other),
                     Claim::Uncacheable => self.ground(true),
                 }
             }
             Err(error) => exchange.store_failed(&error, "claim"),
         }
-        None
+        (wait, found)
     }
 
     /// Answers with what another process has stored, and gives it to those who follow.
-    async fn brought_elsewhere(&mut self, request: &HeaderMap) -> Option<Response<Content>> {
-        let found = self.exchange.ask_store(request).await.ok()?;
+    fn brought(&mut self, found: Found, request: &HeaderMap) -> Option<Response<Content>> {
         if found.captured.is_some() {
             self.captured = found.captured;
         }

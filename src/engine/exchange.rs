@@ -39,6 +39,8 @@ pub(crate) struct Exchange {
     pub(super) alone: bool,
     /// What it holds in the fields that tell it apart from one it has waited for.
     pub(super) variant: Option<VariantFields>,
+    /// Whether the store had to be waited for.
+    pub(super) waited: bool,
     /// What the store could tell at once.
     pub(super) peeked: Option<Found>,
 }
@@ -89,6 +91,7 @@ impl Exchange {
             started,
             alone: false,
             variant: None,
+            waited: false,
             peeked,
         }
     }

@@ -45,7 +45,10 @@ impl Exchange {
         let mut found = match self.peeked.take() {
             // What was seen at once may be what is just being replaced.
             Some(found) if !self.engine.storing.holds(&self.key) => found,
-            _ => self.ask_store(request).await?,
+            _ => {
+                self.waited = true;
+                self.ask_store(request).await?
+            }
         };
         if let Outcome::Absent = found.outcome
             && let Some(exact) = self.exact.take()

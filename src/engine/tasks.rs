@@ -1,8 +1,8 @@
 //! Work that goes on when the request is over.
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::panic::resume_unwind;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -89,6 +89,38 @@ pub(super) async fn within<T>(limit: Duration, future: impl Future<Output = T>) 
     match Handle::try_current() {
         Ok(_) => timeout(limit, future).await.ok(),
         Err(_) => Some(future.await),
+    }
+}
+
+/// Waits for two futures at once, of which `first` is polled first.
+pub(super) async fn both<A, B>(
+    first: impl Future<Output = A>,
+    second: impl Future<Output = B>,
+) -> (A, B) {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    let (mut came, mut came_too) = (None, None);
+    poll_fn(|cx| {
+        if came.is_none() {
+            came = ready_or_none(first.as_mut().poll(cx));
+        }
+        if came_too.is_none() {
+            came_too = ready_or_none(second.as_mut().poll(cx));
+        }
+        match (came.take(), came_too.take()) {
+            (Some(first), Some(second)) => Poll::Ready((first, second)),
+            (first, second) => {
+                (came, came_too) = (first, second);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+fn ready_or_none<T>(polled: Poll<T>) -> Option<T> {
+    match polled {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
     }
 }
 

@@ -63,6 +63,23 @@ async fn three_hundred_misses_of_three_processes_are_one_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_claims_what_another_has_just_stored_finds_it() {
+    let server = RedisServer::start();
+    let origin = Origin::counting(&[]);
+    let processes = processes(&server, &origin, || everywhere(ttl(60))).await;
+    for round in 1..=50 {
+        let asking = processes.iter().cycle().take(60).map(|process| {
+            let (process, uri) = (Arc::clone(process), format!("/{round}"));
+            tokio::spawn(async move { process.get(&uri).await })
+        });
+        for answer in join_all(asking.collect::<Vec<_>>()).await {
+            answer.unwrap();
+        }
+        assert_eq!(origin.calls(), round, "T24");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_for_others_makes_no_process_wait() {
     let server = RedisServer::start();
     let origin = Origin::counting(&[("cache-control", "private")]);
