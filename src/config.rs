@@ -9,10 +9,10 @@ use crate::middleware::CacheLayer;
 use crate::rules::{Rules, units};
 #[cfg(feature = "memory")]
 use crate::store::MemoryStore;
-#[cfg(feature = "redis")]
-use crate::store::RedisStore;
 #[cfg(all(feature = "memory", feature = "redis"))]
 use crate::store::TieredStore;
+#[cfg(feature = "redis")]
+use crate::store::{RedisStore, RedisStoreBuilder};
 
 /// How to run a cache: where it stores, how much, under which name.
 ///
@@ -27,6 +27,9 @@ use crate::store::TieredStore;
 /// | `CACHE_CONNECT_TIMEOUT` | `connect_timeout` | for connecting to Redis | `500ms` |
 /// | `CACHE_READ_TIMEOUT` | `read_timeout` | for a look-up in Redis; then it is a miss | `100ms` |
 /// | `CACHE_WRITE_TIMEOUT` | `write_timeout` | for storing and invalidating in Redis | `1s` |
+/// | `CACHE_SECRET` | `secret` | at least 16 random bytes: only what was stored with the same is believed, see [`RedisStoreBuilder::secret`](crate::RedisStoreBuilder::secret) | none: Redis is trusted |
+/// | `CACHE_FORMER_SECRET` | `former_secret` | the secret before this one, with which nothing is stored any more | none |
+/// | `CACHE_COMPRESS_ABOVE` | `compress_above` | bodies longer than this are compressed in Redis, where that pays (feature `compression`) | none are |
 /// | `CACHE_RULES` | the file itself | a file with rules, in TOML, JSON or YAML (feature `config`) | no rules |
 ///
 /// Durations are written `250ms`, `5m`, `1h 30m`; sizes in bytes or as `512KiB`, `64MiB`, `1GiB`.
@@ -54,6 +57,9 @@ pub struct Settings {
     connect_timeout: Option<Duration>,
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
+    secret: Option<String>,
+    former_secret: Option<String>,
+    compress_above: Option<u64>,
     rules: Rules,
 }
 
@@ -69,6 +75,9 @@ impl Default for Settings {
             connect_timeout: None,
             read_timeout: None,
             write_timeout: None,
+            secret: None,
+            former_secret: None,
+            compress_above: None,
             rules: Rules::default(),
         }
     }
@@ -158,7 +167,7 @@ impl Settings {
     fn read(reader: &mut Reader<'_>) -> Self {
         let default = Self::default();
         Self {
-            url: reader.take("url", |text| Ok(text.to_owned())),
+            url: reader.take("url", verbatim),
             enabled: reader.take("enabled", switch).unwrap_or(default.enabled),
             namespace: reader
                 .take("namespace", namespace)
@@ -171,6 +180,9 @@ impl Settings {
             connect_timeout: reader.take("connect_timeout", units::duration),
             read_timeout: reader.take("read_timeout", units::duration),
             write_timeout: reader.take("write_timeout", units::duration),
+            secret: reader.take("secret", verbatim),
+            former_secret: reader.take("former_secret", verbatim),
+            compress_above: reader.take("compress_above", threshold),
             rules: default.rules,
         }
     }
@@ -231,10 +243,17 @@ impl Settings {
         if let Some(limit) = self.write_timeout {
             builder = builder.write_timeout(limit);
         }
+        if let Some(secret) = &self.secret {
+            builder = builder.secret(secret);
+        }
+        if let Some(secret) = &self.former_secret {
+            builder = builder.former_secret(secret);
+        }
         if let Some(bytes) = self.max_body {
             let entry = usize::try_from(bytes).unwrap_or(usize::MAX);
             builder = builder.max_entry_size(entry.saturating_add(Self::ROOM_FOR_FIELDS));
         }
+        builder = self.compressing(builder);
         match builder.clone().connect().await {
             Err(error) if error.kind() != ErrorKind::Invalid => {
                 tracing::warn!(%error, "starting without the store");
@@ -244,13 +263,27 @@ impl Settings {
         }
     }
 
+    #[cfg(feature = "compression")]
+    fn compressing(&self, builder: RedisStoreBuilder) -> RedisStoreBuilder {
+        match self.compress_above.map(usize::try_from) {
+            Some(Ok(bytes)) => builder.compress_above(bytes),
+            // No body is longer than memory is wide.
+            Some(Err(_)) | None => builder,
+        }
+    }
+
+    #[cfg(all(feature = "redis", not(feature = "compression")))]
+    fn compressing(&self, builder: RedisStoreBuilder) -> RedisStoreBuilder {
+        builder
+    }
+
     /// What a stored response takes beside its body.
     #[cfg(feature = "redis")]
     const ROOM_FOR_FIELDS: usize = 128 << 10;
 }
 
 impl fmt::Debug for Settings {
-    /// Leaves the URL out, which may hold a password.
+    /// Leaves the URL out, which may hold a password, and the secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("enabled", &self.enabled)
@@ -298,6 +331,18 @@ impl<'a> Reader<'a> {
     }
 }
 
+fn verbatim(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+/// From what size on bodies are compressed, where they can be.
+fn threshold(text: &str) -> Result<u64, String> {
+    match cfg!(feature = "compression") {
+        true => units::size(text),
+        false => Err("needs the feature `compression`".to_owned()),
+    }
+}
+
 fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => Ok(true),
@@ -326,7 +371,7 @@ mod file {
     use crate::error::{Error, ErrorKind};
     use crate::rules::Rules;
 
-    const FIELDS: [&str; 9] = [
+    const FIELDS: [&str; 12] = [
         "url",
         "enabled",
         "namespace",
@@ -336,6 +381,9 @@ mod file {
         "connect_timeout",
         "read_timeout",
         "write_timeout",
+        "secret",
+        "former_secret",
+        "compress_above",
     ];
 
     pub(super) fn read(path: &Path) -> Result<Settings, Error> {
@@ -436,6 +484,10 @@ mod tests {
             ("CACHE_CONNECT_TIMEOUT", "1s"),
             ("CACHE_READ_TIMEOUT", "20ms"),
             ("CACHE_WRITE_TIMEOUT", "2s"),
+            ("CACHE_SECRET", "of today"),
+            ("CACHE_FORMER_SECRET", "of yesterday"),
+            #[cfg(feature = "compression")]
+            ("CACHE_COMPRESS_ABOVE", "4KiB"),
         ])
         .unwrap();
         assert_eq!(settings.url.as_deref(), Some("redis://10.0.0.1:6380/2"));
@@ -447,6 +499,10 @@ mod tests {
         assert_eq!(settings.connect_timeout, Some(Duration::from_secs(1)));
         assert_eq!(settings.read_timeout, Some(Duration::from_millis(20)));
         assert_eq!(settings.write_timeout, Some(Duration::from_secs(2)));
+        assert_eq!(settings.secret.as_deref(), Some("of today"));
+        assert_eq!(settings.former_secret.as_deref(), Some("of yesterday"));
+        let compressed = cfg!(feature = "compression").then_some(4096);
+        assert_eq!(settings.compress_above, compressed);
     }
 
     #[test]
@@ -477,10 +533,19 @@ mod tests {
         }
     }
 
-    #[test]
-    fn debug_does_not_show_the_url() {
-        let settings = read(&[("CACHE_URL", "redis://:secret@host")]).unwrap();
-        assert!(!format!("{settings:?}").contains("secret"));
+    #[cfg(feature = "redis")]
+    #[tokio::test]
+    async fn nothing_shows_passwords_and_secrets() {
+        let settings = read(&[
+            ("CACHE_URL", "redis://:hidden@127.0.0.1:1"),
+            ("CACHE_SECRET", "hidden, and at least 16 bytes"),
+            ("CACHE_FORMER_SECRET", "hidden"),
+        ]);
+        let settings = settings.unwrap();
+        assert!(!format!("{settings:?}").contains("hidden"));
+        let error = settings.connect().await.unwrap_err();
+        assert!(error.to_string().starts_with("former_secret"), "{error}");
+        assert!(!format!("{error:?}").contains("hidden"), "{error:?}");
     }
 
     #[cfg(all(feature = "memory", feature = "redis"))]

@@ -4,7 +4,8 @@
 //! It answers GET and HEAD from memory or Redis with `ETag`, `Age` and `Cache-Status`, stores what
 //! it may on a miss with the lifetime of the route's [`Rule`], and invalidates routes, paths and
 //! tags when something is written. Without rules it is a plain HTTP cache that obeys the response's
-//! own fields (RFC 9111).
+//! own fields (RFC 9111). [Keyed by content](CacheLayer::keyed_by_content), it answers QUERY
+//! (RFC 10008) and safe gRPC calls too.
 //!
 //! ```
 //! # #[cfg(feature = "memory")]
@@ -50,6 +51,7 @@
 //! | `memory` | yes | `MemoryStore`: a bounded map in the process; `TieredStore`: the same over another store |
 //! | `redis` | yes | `RedisStore`: one Redis or Valkey server |
 //! | `redis-tls` | no | TLS to it: `rediss://` |
+//! | `compression` | no | compressed bodies in it |
 //! | `config` | no | [`Rules`] and [`Settings`] from TOML, JSON and YAML files |
 //! | `test-util` | no | the conformance suite for stores of your own, a manual clock, and what the benches measure |
 //!
@@ -101,7 +103,10 @@ pub use extension::{CacheFor, NoStore, Tags};
 pub use handle::{CacheHandle, Health, Target};
 pub use invalidation::Invalidated;
 pub use key::{InvalidNamespace, Namespace, PrimaryKey};
-pub use middleware::{CacheLayer, CacheService, ResponseBody, ResponseFuture};
+pub use middleware::{
+    CacheLayer, CacheService, KeyedByContent, RequestBody, ResponseBody, ResponseFuture,
+    UnreadContent,
+};
 pub use rules::{Policy, Rule, Rules, RulesBuilder, RulesError};
 #[cfg(feature = "test-util")]
 pub use semantics::{ParsedHeads, SampleExchange};

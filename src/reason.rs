@@ -39,12 +39,23 @@ reasons! {
         Method = "method",
         /// The connection is to be upgraded, to a WebSocket for instance.
         Upgrade = "upgrade",
-        /// It is a gRPC call.
+        /// It is a gRPC call, by no rule a safe one of one message.
         Grpc = "grpc",
         /// The client asked for server-sent events.
         EventStream = "event-stream",
         /// A GET or HEAD with content.
         RequestContent = "request-content",
+        /// Its content would be part of the key, and the layer reads none: see
+        /// [`CacheLayer::keyed_by_content`](crate::CacheLayer::keyed_by_content).
+        ContentUnread = "content-unread",
+        /// Its content, to be part of the key, is longer than the cap.
+        ContentTooLarge = "content-too-large",
+        /// Its content, to be part of the key, did not come to its end in time.
+        ContentTimeout = "content-timeout",
+        /// Its content, to be part of the key, failed, or is not as long as announced.
+        ContentIncomplete = "content-incomplete",
+        /// It has trailers behind the content that is part of the key.
+        RequestTrailers = "request-trailers",
         /// A field that reroutes requests, such as `X-Forwarded-Host`, is not part of the key.
         RoutingField = "routing-field",
         /// A precondition that only the origin can judge: `If-Match`, `If-Unmodified-Since`.
@@ -127,6 +138,8 @@ reasons! {
         Partial = "partial",
         /// It is a stream of events.
         EventStream = "event-stream",
+        /// It answers a gRPC call with anything but one message and `grpc-status: 0` behind it.
+        Grpc = "grpc",
         /// The body is larger than the cap.
         BodyTooLarge = "body-too-large",
         /// The header fields are larger than the cap.

@@ -87,7 +87,7 @@ async fn serve(options: Options) -> Result<(), Box<dyn StdError>> {
             CacheLayer::new(TieredStore::new(MemoryStore::new(MEMORY), redis))
         }
     };
-    let proxy = Proxy::new(Origin::new(options.origin), &cache.policy(options.preset));
+    let proxy = Proxy::new(Origin::new(options.origin), cache.policy(options.preset))?;
     let listener = TcpListener::bind(options.listen).await?;
     writeln!(
         std::io::stdout(),

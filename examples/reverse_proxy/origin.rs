@@ -15,7 +15,7 @@ use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::TokioExecutor;
 use tower::Service;
 
-use crate::proxy::{Refusal, host_of, merge_lengths, strip_connection_fields};
+use crate::proxy::{Content, Refusal, host_of, merge_lengths, strip_connection_fields};
 
 /// How long the origin may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -26,7 +26,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The origin server, as the cache's inner service.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
-    client: Arc<Client<HttpConnector, Incoming>>,
+    client: Arc<Client<HttpConnector, Content>>,
     authority: Authority,
 }
 
@@ -53,10 +53,7 @@ impl Origin {
         }
     }
 
-    async fn fetch(
-        self,
-        mut request: Request<Incoming>,
-    ) -> Result<Response<Incoming>, OriginError> {
+    async fn fetch(self, mut request: Request<Content>) -> Result<Response<Incoming>, OriginError> {
         self.address(&mut request);
         let mut response = tokio::time::timeout(RESPONSE_TIMEOUT, self.client.request(request))
             .await
@@ -73,7 +70,7 @@ impl Origin {
     }
 
     /// Makes a request one of HTTP/1.1 to the origin, which keeps its path and `Host`.
-    fn address(&self, request: &mut Request<Incoming>) {
+    fn address(&self, request: &mut Request<Content>) {
         let mut target = std::mem::take(request.uri_mut()).into_parts();
         target.scheme = Some(Scheme::HTTP);
         target.authority = Some(self.authority.clone());
@@ -101,7 +98,7 @@ impl Origin {
     }
 }
 
-impl Service<Request<Incoming>> for Origin {
+impl Service<Request<Content>> for Origin {
     type Response = Response<Incoming>;
     type Error = OriginError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, OriginError>> + Send>>;
@@ -110,7 +107,7 @@ impl Service<Request<Incoming>> for Origin {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&mut self, request: Request<Content>) -> Self::Future {
         Box::pin(self.clone().fetch(request))
     }
 }

@@ -1,34 +1,44 @@
 //! The proxy: the cache, and what has to be done to messages on both sides of it.
 
-use std::convert::Infallible;
+use std::convert::{Infallible, identity};
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, MAX_FORWARDS, TE, TRANSFER_ENCODING,
+    UPGRADE, VIA,
 };
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tower::{Layer, ServiceExt};
-use tower_response_cache::{CacheLayer, CacheService, ResponseBody};
+use tower_response_cache::{CacheLayer, CacheService, KeyedByContent, RequestBody, ResponseBody};
 
 use crate::origin::Origin;
 
 /// What clients read: a response through the cache, or a line from the proxy.
 pub(crate) type Body = Either<ResponseBody<Incoming>, Full<Bytes>>;
 
+/// What the origin reads: a request through the cache, which reads the content of a QUERY first.
+pub(crate) type Content = RequestBody<Incoming>;
+
+type Cache = CacheService<Origin, KeyedByContent<fn(Content) -> Content>>;
+
 /// Answers clients from the cache in front of the origin.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy {
-    cache: CacheService<Origin>,
+    cache: Cache,
+    /// What this process and no other adds to `CDN-Loop`.
+    id: HeaderValue,
 }
 
 impl Proxy {
-    pub(crate) fn new(origin: Origin, cache: &CacheLayer) -> Self {
-        Self {
-            cache: cache.layer(origin),
-        }
+    pub(crate) fn new(origin: Origin, cache: CacheLayer) -> Result<Self, getrandom::Error> {
+        let id = format!("tower-response-cache-{:016x}", getrandom::u64()?);
+        Ok(Self {
+            cache: cache.keyed_by_content(identity as fn(_) -> _).layer(origin),
+            id: HeaderValue::try_from(id).expect("letters and digits are visible ASCII"),
+        })
     }
 
     /// Answers a request, come what may.
@@ -39,7 +49,7 @@ impl Proxy {
         self,
         mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
-        if let Err(why) = admit(&mut request) {
+        if let Err(why) = admit(&mut request, &self.id) {
             return Ok(refusal(why));
         }
         match self.cache.oneshot(request).await {
@@ -56,7 +66,7 @@ impl Proxy {
 pub(crate) type Refusal = (StatusCode, &'static str);
 
 /// Turns what a client sent into a request that cache and origin can take, or says why not.
-fn admit(request: &mut Request<Incoming>) -> Result<(), Refusal> {
+fn admit(request: &mut Request<Incoming>, id: &HeaderValue) -> Result<(), Refusal> {
     if request.method() == Method::CONNECT {
         return Err((StatusCode::NOT_IMPLEMENTED, "this proxy makes no tunnels\n"));
     }
@@ -65,6 +75,8 @@ fn admit(request: &mut Request<Incoming>) -> Result<(), Refusal> {
     // Before the cache, so that no field that the origin will not see can choose a variant.
     strip_connection_fields(request.headers_mut());
     agree_on_host(request)?;
+    count_hop(request)?;
+    break_loops(request.headers_mut(), id)?;
     let via = match request.version() {
         Version::HTTP_10 => "1.0 tower-response-cache",
         Version::HTTP_11 => "1.1 tower-response-cache",
@@ -76,6 +88,44 @@ fn admit(request: &mut Request<Incoming>) -> Result<(), Refusal> {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     join_cookies(headers);
+    Ok(())
+}
+
+/// Counts down how far a request that looks at its way may go (RFC 9110 §7.6.2).
+fn count_hop(request: &mut Request<Incoming>) -> Result<(), Refusal> {
+    if !matches!(*request.method(), Method::OPTIONS | Method::TRACE) {
+        return Ok(());
+    }
+    let left = request.headers().get(MAX_FORWARDS);
+    match left.and_then(|left| left.to_str().ok()?.parse::<u64>().ok()) {
+        None => Ok(()),
+        Some(0) if request.method() == Method::OPTIONS => Err((StatusCode::OK, "")),
+        Some(0) => Err((
+            StatusCode::NOT_IMPLEMENTED,
+            "this proxy does not show what it receives\n",
+        )),
+        Some(left) => {
+            let headers = request.headers_mut();
+            headers.insert(MAX_FORWARDS, HeaderValue::from(left.saturating_sub(1)));
+            Ok(())
+        }
+    }
+}
+
+/// Refuses a request that has been here before, and marks others (RFC 8586).
+fn break_loops(headers: &mut HeaderMap, id: &HeaderValue) -> Result<(), Refusal> {
+    const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+    let is_own = |member: &[u8]| {
+        let name = member.split(|&byte| byte == b';').next();
+        name.map(<[u8]>::trim_ascii) == Some(id.as_bytes())
+    };
+    if members(headers, CDN_LOOP).any(is_own) {
+        return Err((
+            StatusCode::LOOP_DETECTED,
+            "this request has been here before\n",
+        ));
+    }
+    headers.append(CDN_LOOP, id.clone());
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use crate::rules::{ClientCaching, Lifetime, Policy};
 use crate::semantics::age;
 use crate::semantics::freshness::{Basis, Reading, Terms};
 use crate::semantics::groups;
+use crate::semantics::grpc;
 use crate::semantics::range::ContentRange;
 use crate::semantics::storing::{Arrival, stored_fields};
 use crate::semantics::targeted::Binding;
@@ -183,6 +184,10 @@ impl Exchange {
         let refusals = [
             (is_event_stream(headers), Refusal::EventStream),
             (
+                self.facts.is_grpc_unary() && !grpc::may_have_result(head.status, headers),
+                Refusal::Grpc,
+            ),
+            (
                 !policy.store_set_cookie && headers.contains_key(SET_COOKIE),
                 Refusal::SetCookie,
             ),
@@ -238,7 +243,7 @@ impl Exchange {
             terms.stale_while_revalidate,
             terms.stale_if_error,
             Some(self.leniency().unreachable),
-            (validates && self.policy().validate).then_some(VALIDATION_WINDOW),
+            (validates && self.validates()).then_some(VALIDATION_WINDOW),
         ];
         let window = windows.into_iter().flatten().max().unwrap_or_default();
         terms
@@ -281,7 +286,7 @@ impl Exchange {
         let headers = &mut head.headers;
         let Some(control) = self
             .client_control()
-            .filter(|_| terms.basis == Basis::Assigned)
+            .filter(|_| terms.basis == Basis::Assigned && !self.facts.is_grpc_unary())
         else {
             return false;
         };
@@ -304,6 +309,11 @@ impl Exchange {
             ClientCaching::MaxAge(age) => Some(max_age(age)),
             ClientCaching::Untouched => None,
         }
+    }
+
+    /// Whether the handler may be asked if a stored response still holds.
+    pub(super) fn validates(&self) -> bool {
+        self.policy().validate && !self.facts.is_grpc_unary()
     }
 
     pub(super) fn policy(&self) -> &Policy {

@@ -25,12 +25,21 @@ impl Ahead {
         }
     }
 
-    /// Reads what is at hand, without waiting; returns whether that is all of the body.
-    pub(super) fn read(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Puts a frame, or the end, behind what has been read.
+    pub(super) fn push(&mut self, frame: Result<Frame<Bytes>, BoxError>) {
+        self.read.push_back(frame);
+    }
+
+    /// Reads what is at hand, without waiting, until there are more bytes than `most` says of the
+    /// first data; returns whether that is all of the body.
+    pub(super) fn read(&mut self, cx: &mut Context<'_>, most: impl Fn(&[u8]) -> u64) -> bool {
         /// A body may yield empty frames for ever.
         const MAX_FRAMES: usize = 64;
 
-        while self.read.len() < MAX_FRAMES && !self.rest.is_end_stream() {
+        while self.read.len() < MAX_FRAMES
+            && self.length() <= most(self.first())
+            && !self.rest.is_end_stream()
+        {
             match self.rest.as_mut().poll_frame(cx) {
                 Poll::Ready(Some(frame)) => {
                     let failed = frame.is_err();
@@ -44,6 +53,12 @@ impl Ahead {
             }
         }
         self.rest.is_end_stream()
+    }
+
+    /// Returns the first data that has been read.
+    pub(super) fn first(&self) -> &[u8] {
+        let first = self.read.iter().flatten().find_map(Frame::data_ref);
+        first.map(|data| &data[..]).unwrap_or_default()
     }
 
     /// Returns the whole body, of which nothing is left to read.

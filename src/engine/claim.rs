@@ -18,6 +18,10 @@ impl Forward {
     ///
     /// Those who follow here wait meanwhile, and get the same.
     pub(crate) async fn claim(&mut self, request: &HeaderMap) -> Option<Response<Content>> {
+        if self.asks_to_confirm() {
+            // That is cheap for the handler, and no second wait for the store is worth it.
+            return None;
+        }
         let limit = self.exchange.engine.options.collapse_wait.min(LONGEST_WAIT);
         // Another one may come first again, but not for ever.
         for _ in 0..2 {

@@ -131,6 +131,15 @@ pub(super) fn limits(wait: Duration) -> Limits {
 }
 
 impl Engine {
+    /// Tells those who wait that an answer is not for them, and for a while those who come after
+    /// them, if it is for long.
+    pub(super) fn ground(&self, lead: Option<Lead>, for_long: bool) {
+        if let Some(lead) = lead {
+            let until = for_long.then(|| self.options.clock.now() + GROUNDED);
+            lead.ground(until);
+        }
+    }
+
     /// Lets nobody wait any more for what was asked of the handler before `scopes` were
     /// invalidated.
     ///
@@ -327,10 +336,8 @@ impl Forward {
     /// Tells those who wait that this answer is not for them; one that only this request got says
     /// nothing of the next.
     pub(super) fn ground(&mut self, for_long: bool) {
-        if let Some(lead) = self.lead.take() {
-            let now = self.exchange.engine.options.clock.now();
-            lead.ground(for_long.then(|| now + GROUNDED));
-        }
+        let lead = self.lead.take();
+        self.exchange.engine.ground(lead, for_long);
     }
 
     /// Tells those who wait of an answer that is not stored.

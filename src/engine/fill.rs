@@ -22,11 +22,13 @@ use super::respond::{self, Content};
 use super::{Engine, Forward, forward, partial};
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, Stamp};
+use crate::error::Error;
 use crate::flight::along::{Along, Reader, Source, Tap};
 use crate::reason::{Miss, Refusal};
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::cache_status::Handling;
 use crate::semantics::etag;
+use crate::semantics::grpc;
 use crate::semantics::reuse::{self, Reuse};
 use crate::store::{Fill, Kept};
 
@@ -138,17 +140,27 @@ impl Recorder {
             .size_hint()
             .exact()
             .is_some_and(|length| length <= recording.engine.options.hash_ahead);
+        let unary = recording.facts.is_grpc_unary();
+        let (engine, max_body) = (Arc::clone(&recording.engine), recording.max_body);
+        let most = |first: &[u8]| match grpc::message_end(first) {
+            Some(end) if unary => end.min(max_body),
+            _ => max_body,
+        };
         let mut ahead = Ahead::new(prefix, body);
-        if short && poll_fn(|cx| Poll::Ready(ahead.read(cx))).await {
+        if (short || unary) && poll_fn(|cx| Poll::Ready(ahead.read(cx, most))).await {
             let (body, trailers) = ahead.into_whole();
             return self.answer_whole(head, body, trailers);
         }
-        let (engine, max_body) = (Arc::clone(&recording.engine), recording.max_body);
+        if unary {
+            // It may be a stream: nobody waits for its end.
+            engine.ground(recording.lead.take(), false);
+        }
+        let keep = most(ahead.first());
         let lead = recording.take_lead();
         let draft = lead.is_some().then(|| Arc::new(recording.draft.clone()));
         let landed = Arc::clone(&recording.landed);
         let finish = Box::new(move |reader: Reader| engine.finish_body(reader));
-        let (along, reader) = Along::new(Box::pin(ahead), max_body, Box::new(self), finish);
+        let (along, reader) = Along::new(Box::pin(ahead), keep, Box::new(self), finish);
         if let (Some(lead), Some(draft)) = (lead, draft) {
             let landing = Landing::Response(draft, Some(along));
             // It is held as long as the body arrives and is being stored.
@@ -169,7 +181,7 @@ impl Recorder {
             .take_if(|held| length(&body) <= held.max_body)
         else {
             self.refuse(Refusal::BodyTooLarge);
-            return Response::from_parts(head, body.into());
+            return Response::from_parts(head, Content::whole(body, trailers));
         };
         let (engine, why) = (Arc::clone(&recording.engine), recording.why);
         let (facts, client) = (recording.facts.clone(), recording.client.clone());
@@ -238,7 +250,15 @@ impl Recording {
         let arrived = length(&body);
         response.body = body;
         response.trailers = trailers;
-        announce_content(&mut response);
+        if self.facts.is_grpc_unary() {
+            if !grpc::is_result(&response.body, response.trailers.as_ref()) {
+                self.engine.metrics.route(self.route).refused(Refusal::Grpc);
+                self.engine.ground(self.lead, true);
+                return response;
+            }
+        } else {
+            announce_content(&mut response);
+        }
         if self.tag {
             let digest = blake3::hash(&response.body);
             response
@@ -342,7 +362,7 @@ impl Engine {
         };
         let span = tracing::debug_span!("cache_store", key = ?fill.response.key);
         let store = async move {
-            let kept = engine.store.put(fill).await;
+            let kept = engine.put(fill).await;
             let metrics = engine.metrics.route(route);
             match kept {
                 Ok(Kept::Stored) => {
@@ -360,6 +380,21 @@ impl Engine {
             }
         };
         self.tasks.finish(store.instrument(span));
+    }
+
+    /// Stores a response; where that takes time, look-ups of its key wait.
+    async fn put(&self, fill: Fill) -> Result<Kept, Error> {
+        let key = fill.response.key.clone();
+        let mut put = self.store.put(fill);
+        let mut being_stored = None;
+        poll_fn(|cx| {
+            let kept = put.as_mut().poll(cx);
+            if kept.is_pending() && being_stored.is_none() {
+                being_stored = Some(self.storing.begin(key.clone()));
+            }
+            kept
+        })
+        .await
     }
 }
 

@@ -61,9 +61,11 @@ pub(crate) struct Forward {
 
 /// What to do with a response that the handler gave.
 #[derive(Debug)]
-pub(crate) enum Arrived {
+pub(crate) enum Arrived<R> {
     /// Answer this in its stead.
     Answer(Response<Content>),
+    /// Forward this request, which asks for nothing but what the client wants.
+    Again(Box<Forward>, R),
     /// Pass it on, behind what is stored of it.
     Pass(Option<Bytes>),
     /// Pass it on, behind what is stored of it, and record all.
@@ -97,10 +99,23 @@ impl Forward {
         }
     }
 
-    /// Makes the request ask what the cache wants to know, and notes when it is sent.
-    pub(crate) fn prepare(&mut self, request: &mut HeaderMap) {
+    /// Whether the handler is asked if something that is stored still holds.
+    pub(super) fn asks_to_confirm(&self) -> bool {
+        let mut nominees = self.nominated.iter().filter_map(|stored| nominee(stored));
+        self.exchange.validates() && nominees.next().is_some()
+    }
+
+    /// Whether the request is to ask what the cache wants to know, so that the answer may not be
+    /// one for the client.
+    pub(crate) fn has_questions(&self) -> bool {
+        !self.nominated.is_empty() || self.part.is_some()
+    }
+
+    /// Makes the request ask what the cache wants to know, and notes when it is sent. Only one that
+    /// can be repeated asks what may not be answered in a way that can be trusted.
+    pub(crate) fn prepare(&mut self, request: &mut HeaderMap, repeatable: bool) {
         self.client = request.clone();
-        let validates = self.exchange.policy().validate;
+        let validates = self.exchange.validates();
         self.nominated
             .retain(|stored| validates && nominee(stored).is_some());
         let nominees: SmallVec<[Nominee<'_>; 1]> = self
@@ -111,7 +126,7 @@ impl Forward {
         if let Some(rest) = self
             .part
             .as_ref()
-            .and_then(|part| partial::rest(part, request))
+            .and_then(|part| partial::rest(part, request, repeatable))
         {
             self.completing = true;
             request.insert(RANGE, rest.range);
@@ -145,8 +160,14 @@ impl Forward {
     }
 
     /// Decides what becomes of the handler's response, whose body has at least so many bytes, and
-    /// adds to its head what the cache says.
-    pub(crate) fn arrived(mut self, head: &mut Parts, least: u64) -> Arrived {
+    /// adds to its head what the cache says. `again` is the client's request once more, if it can
+    /// be repeated.
+    pub(crate) fn arrived<R>(
+        mut self,
+        head: &mut Parts,
+        least: u64,
+        again: Option<R>,
+    ) -> Arrived<R> {
         let told = Told::take(&mut head.extensions);
         let options = &self.exchange.engine.options;
         let now = options.clock.now();
@@ -163,7 +184,7 @@ impl Forward {
             refreshing.succeeded();
         }
         if head.status == StatusCode::NOT_MODIFIED {
-            return self.confirmed(head, &told, arrival);
+            return self.confirmed(head, &told, arrival, again);
         }
         if let Some(response) = self.excused(Failure::Status(head.status)) {
             return Arrived::Answer(response);
@@ -173,7 +194,7 @@ impl Forward {
         if self.completing && is_about_range(head.status) {
             match self.part.take() {
                 Some(part) if partial::completes(&part, head) => completed = Some(part),
-                part => return Arrived::Answer(self.contradicted(part.as_ref())),
+                part => return self.contradicted(part, again),
             }
         }
         let status = completed.is_some().then_some(StatusCode::PARTIAL_CONTENT);
@@ -252,7 +273,13 @@ impl Forward {
     }
 
     /// Answers a 304 (RFC 9111 §4.3.3, §4.3.4).
-    fn confirmed(mut self, head: &mut Parts, told: &Told, arrival: age::Exchange) -> Arrived {
+    fn confirmed<R>(
+        mut self,
+        head: &mut Parts,
+        told: &Told,
+        arrival: age::Exchange,
+        again: Option<R>,
+    ) -> Arrived<R> {
         let nominees: SmallVec<[Nominee<'_>; 1]> = self
             .nominated
             .iter()
@@ -270,20 +297,30 @@ impl Forward {
                 self.sign(head, None, false, self.detail());
                 Arrived::Pass(None)
             }
-            _ => Arrived::Answer(self.contradicted(None)),
+            _ => self.contradicted(None, again),
         }
     }
 
-    /// Answers for a handler that confirmed what it was not asked about, or sent another part than
-    /// it was asked for. A service that takes a request's body cannot be asked again; but what was
-    /// stored goes, so the next request asks for all.
-    fn contradicted(&self, part: Option<&Arc<StoredResponse>>) -> Response<Content> {
-        for stored in self.nominated.iter().chain(part) {
-            self.exchange.engine.discard(stored);
+    /// Goes on where the handler confirmed what it was not asked about, or sent another part than
+    /// it was asked for: what was stored goes, and the request is sent again without questions. If
+    /// it cannot be, the next one has none.
+    fn contradicted<R>(
+        mut self,
+        part: Option<Arc<StoredResponse>>,
+        again: Option<R>,
+    ) -> Arrived<R> {
+        for stored in self.nominated.drain(..).chain(part) {
+            self.exchange.engine.discard(&stored);
         }
-        self.excused(Failure::Unreachable).unwrap_or_else(|| {
-            respond::bad_gateway("the origin's answer does not fit what it was asked\n")
-        })
+        match again {
+            Some(request) => {
+                self.completing = false;
+                Arrived::Again(Box::new(self), request)
+            }
+            None => Arrived::Answer(self.excused(Failure::Unreachable).unwrap_or_else(|| {
+                respond::bad_gateway("the origin's answer does not fit what it was asked\n")
+            })),
+        }
     }
 
     /// Renews a stored response by a 304 and answers with it.

@@ -43,8 +43,9 @@ impl Exchange {
     /// Asks the store, unless it has told already.
     pub(super) async fn look_up(&mut self, request: &HeaderMap) -> Result<Found, Miss> {
         let mut found = match self.peeked.take() {
-            Some(found) => found,
-            None => self.ask_store(request).await?,
+            // What was seen at once may be what is just being replaced.
+            Some(found) if !self.engine.storing.holds(&self.key) => found,
+            _ => self.ask_store(request).await?,
         };
         if let Outcome::Absent = found.outcome
             && let Some(exact) = self.exact.take()
@@ -79,6 +80,7 @@ impl Exchange {
     }
 
     pub(super) async fn ask_store(&self, request: &HeaderMap) -> Result<Found, Miss> {
+        self.engine.storing.end(&self.key).await;
         let before = self.engine.journal.unconfirmed();
         let wanted = self.wanted(request);
         let found = self.engine.store.lookup(wanted, &self.scopes).await;

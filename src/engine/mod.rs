@@ -1,7 +1,8 @@
 //! Where law, policy and storage meet.
 //!
 //! A request is [received](request): passed by, answered from memory at once,
-//! or taken up as an [`Exchange`]. An exchange [looks it up](lookup), has it
+//! [read](reading) first if its content is part of its key, or taken up as an
+//! [`Exchange`]. An exchange [looks it up](lookup), has it
 //! [decided](decide) what to do, and either [responds](respond) or forwards;
 //! requests for the same [collapse](collapse) into one; what comes back is
 //! [admitted](admit) or refused, and if admitted
@@ -22,14 +23,16 @@ mod forward;
 mod lookup;
 mod partial;
 mod patience;
+mod reading;
 mod refresh;
 mod request;
 mod respond;
 mod searches;
+mod storing;
 mod tasks;
 mod write;
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use self::collapse::Flights;
@@ -37,10 +40,12 @@ pub(crate) use self::collapse::Following;
 pub(crate) use self::exchange::{Exchange, Step};
 pub(crate) use self::fill::{LONGEST_FETCH, Recorder};
 pub(crate) use self::forward::{Arrived, Forward};
+pub(crate) use self::reading::Reading;
 use self::refresh::Refreshes;
 pub(crate) use self::request::{Passage, Reception};
 pub(crate) use self::respond::Content;
 use self::searches::Searches;
+use self::storing::Storing;
 use self::tasks::Tasks;
 pub(crate) use self::write::Write;
 use crate::clock::Clock;
@@ -65,6 +70,9 @@ pub(crate) struct Engine {
     flights: Arc<Flights>,
     refreshes: Arc<Refreshes>,
     searches: Searches,
+    storing: Arc<Storing>,
+    /// Done when it has been told that a rule needs a layer that reads content.
+    unread: Once,
     /// The scope of the whole namespace, which every stamp holds.
     everything: Scope,
     /// What enters the key of a request without a rule.
@@ -81,6 +89,8 @@ pub(crate) struct Options {
     pub(crate) max_body: u64,
     /// The longest header section that is stored.
     pub(crate) max_fields: usize,
+    /// The longest content of a request that is part of a key.
+    pub(crate) max_content: u64,
     /// Up to this length a body at hand is hashed before its first answer leaves.
     pub(crate) hash_ahead: u64,
     /// How this cache signs `Cache-Status`; `None` to add none.
@@ -98,6 +108,7 @@ impl Options {
     /// 1 MiB, as Redis answers well (values beyond are better kept elsewhere).
     pub(crate) const MAX_BODY: u64 = 1 << 20;
     pub(crate) const MAX_FIELDS: usize = 64 << 10;
+    pub(crate) const MAX_CONTENT: u64 = 64 << 10;
     pub(crate) const HASH_AHEAD: u64 = 64 << 10;
     pub(crate) const COLLAPSE_WAIT: Duration = Duration::from_secs(5);
 }
@@ -110,6 +121,7 @@ impl Default for Options {
             clock: Clock::system(),
             max_body: Self::MAX_BODY,
             max_fields: Self::MAX_FIELDS,
+            max_content: Self::MAX_CONTENT,
             hash_ahead: Self::HASH_AHEAD,
             collapse_wait: Self::COLLAPSE_WAIT,
             name: CacheName::new("tower-response-cache"),
@@ -137,6 +149,8 @@ impl Engine {
             flights: Flights::new(collapse::limits(options.collapse_wait)),
             refreshes: Refreshes::new(options.clock.clone()),
             searches: Searches::default(),
+            storing: Arc::default(),
+            unread: Once::new(),
             options,
             store,
         }

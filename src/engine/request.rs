@@ -8,13 +8,14 @@ use http_body::Body;
 
 use super::decide::{self, Decision};
 use super::respond::{self, Content};
-use super::{Engine, Exchange, Write};
+use super::{Engine, Exchange, Reading, Write};
 use crate::extension::Told;
-use crate::key::{KeySpec, NoKey, PrimaryKey};
+use crate::key::{ContentKind, KeySpec, NoKey, PrimaryKey};
 use crate::reason::Bypass;
 use crate::rules::{Lifetime, Match, Policy, Route};
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::cache_status::Fwd;
+use crate::semantics::grpc;
 use crate::semantics::invalidation::is_safe;
 use crate::store::{Found, Outcome};
 
@@ -25,6 +26,8 @@ pub(crate) enum Reception {
     Pass(Passage),
     /// It is answered.
     Answer(Response<Content>),
+    /// Its content is part of its key.
+    Read(Box<Reading>),
     /// The store has to be asked, or the handler, or both.
     Exchange(Box<Exchange>),
     /// It may change what is stored.
@@ -44,6 +47,8 @@ pub(crate) struct Passage {
 pub(crate) struct Facts {
     /// HEAD: the answer has no content.
     pub(super) head: bool,
+    /// Its content is part of its key.
+    pub(super) keyed: Option<ContentKind>,
     /// A cookie that is not part of the key.
     pub(super) cookie: bool,
     /// Credentials that are not part of the key.
@@ -70,18 +75,24 @@ impl Engine {
         let matched = self.options.rules.find(request.uri().path());
         match self.consider(request, matched.as_ref()) {
             Ok(reception) => reception,
-            Err(reason) => {
-                self.metrics.route(index(matched.as_ref())).bypassed(reason);
-                Reception::Pass(Passage {
-                    engine: Arc::clone(self),
-                    fwd: if reason == Bypass::Method {
-                        Fwd::Method
-                    } else {
-                        Fwd::Bypass
-                    },
-                    reason,
-                })
-            }
+            Err(reason) => Reception::Pass(self.pass(matched.as_ref(), reason)),
+        }
+    }
+
+    /// Lets a request pass by.
+    pub(super) fn pass(
+        self: &Arc<Self>,
+        matched: Option<&Match<'_, '_>>,
+        reason: Bypass,
+    ) -> Passage {
+        self.metrics.route(index(matched)).bypassed(reason);
+        Passage {
+            engine: Arc::clone(self),
+            fwd: match reason {
+                Bypass::Method => Fwd::Method,
+                _ => Fwd::Bypass,
+            },
+            reason,
         }
     }
 
@@ -96,25 +107,37 @@ impl Engine {
         let method = request.method();
         let route = matched.map(|matched| &**matched.route);
         let policy = self.policy(route);
-        let spec = route.map_or(&self.unruled_key, |route| &route.rule.key);
-        let facts = Facts::of(request, spec, policy);
+        let spec = self.key_spec(route);
+        let mut facts = Facts::of(request, spec, policy);
+        if route.is_some_and(|route| route.rule.grpc_unary) {
+            facts.take_for_unary(method);
+        }
         facts.refuse_tunnels(method, || {
             matched.is_some() || self.options.rules.knows_write(request.uri().path())
         })?;
-        if !is_safe(method) {
+        if !is_safe(method) && facts.keyed.is_none() {
             let read = self.read_by_post(request, matched, facts, policy, spec);
             return Ok(Reception::Write(Box::new(Write::new(self, request, read))));
         }
-        if !matches!(*method, Method::GET | Method::HEAD) {
+        if facts.keyed.is_none() && !matches!(*method, Method::GET | Method::HEAD) {
             return Err(Bypass::Method);
         }
         if route.is_some_and(|route| matches!(route.rule.lifetime, Lifetime::Bypass)) {
             return Err(Bypass::Rule);
         }
         facts.refuse_reads(policy)?;
+        if let Some(kind) = facts.keyed {
+            let reading = Reading::new(self, kind, facts);
+            return Ok(Reception::Read(Box::new(reading)));
+        }
         let namespace = &self.options.namespace;
         let key = PrimaryKey::new(namespace, spec, method, request.uri(), request.headers())?;
         Ok(self.peek(request, matched, facts, key))
+    }
+
+    /// Returns what of a request on this route enters its key.
+    pub(super) fn key_spec<'a>(&'a self, route: Option<&'a Route>) -> &'a KeySpec {
+        route.map_or(&self.unruled_key, |route| &route.rule.key)
     }
 
     /// Returns the GET of the same URI if the answer to a POST may serve it (RFC 9110 §9.3.3).
@@ -151,8 +174,7 @@ impl Engine {
         mut key: PrimaryKey,
     ) -> Reception {
         let started = self.options.clock.now();
-        let canonical = self.searches.canonical(&key);
-        let exact = canonical.map(|canonical| std::mem::replace(&mut key, canonical));
+        let exact = self.searches.widen(&mut key);
         let found = self.glance(&key, request.headers());
         if let Some(Found {
             outcome: Outcome::Response(stored),
@@ -191,6 +213,7 @@ impl Facts {
         let headers = request.headers();
         let mut facts = Self {
             head: *request.method() == Method::HEAD,
+            keyed: (*request.method() == Method::QUERY).then_some(ContentKind::Query),
             // HTTP/2 and 3 need no field to announce content.
             content: request.version() > Version::HTTP_11 && !request.body().is_end_stream(),
             ..Self::default()
@@ -221,10 +244,24 @@ impl Facts {
             "accept" => self.event_stream |= lists(line, b"text/event-stream"),
             "content-length" => self.content |= !lists(line, b"0"),
             "transfer-encoding" => self.content = true,
-            "content-type" => self.grpc |= is_grpc(line),
+            "content-type" => self.grpc |= grpc::is_grpc(line),
             _ if is_routing(name) => self.routing |= !spec.covers_field(name),
             _ => {}
         }
+    }
+
+    /// Takes a gRPC call for a safe one, as its rule says. What HTTP would read in its metadata is
+    /// not meant so: its clients know no 304 and no 206.
+    fn take_for_unary(&mut self, method: &Method) {
+        if self.grpc && *method == Method::POST {
+            self.keyed = Some(ContentKind::GrpcUnary);
+            (self.conditional, self.precondition) = (false, false);
+            (self.range, self.event_stream) = (false, false);
+        }
+    }
+
+    pub(super) fn is_grpc_unary(&self) -> bool {
+        self.keyed == Some(ContentKind::GrpcUnary)
     }
 
     /// Forgets what has been taken out of the request's fields, and what its sender asked of caches.
@@ -257,7 +294,9 @@ impl Facts {
     fn refuse_reads(&self, policy: &Policy) -> Result<(), Bypass> {
         match () {
             () if self.event_stream => Err(Bypass::EventStream),
-            () if self.content && !policy.get_with_body => Err(Bypass::RequestContent),
+            () if self.content && self.keyed.is_none() && !policy.get_with_body => {
+                Err(Bypass::RequestContent)
+            }
             () if self.is_rerouted(policy) => Err(Bypass::RoutingField),
             () if self.precondition => Err(Bypass::Precondition),
             () => Ok(()),
@@ -303,12 +342,6 @@ fn lists(line: &[u8], wanted: &[u8]) -> bool {
         value.eq_ignore_ascii_case(wanted)
     };
     line.len() >= wanted.len() && line.split(|byte| *byte == b',').any(is_wanted)
-}
-
-fn is_grpc(content_type: &[u8]) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
-    let essence = content_type.get(..GRPC.len());
-    essence.is_some_and(|essence| essence.eq_ignore_ascii_case(GRPC))
 }
 
 impl From<NoKey> for Bypass {

@@ -34,6 +34,14 @@ pub(crate) struct Content {
 }
 
 impl Content {
+    /// Makes content of a body that is whole.
+    pub(crate) fn whole(body: Bytes, trailers: Option<HeaderMap>) -> Self {
+        Self {
+            trailers: trailers.map(Box::new),
+            ..body.into()
+        }
+    }
+
     /// Makes content of a body that is still arriving.
     pub(crate) fn arriving(body: Source) -> Self {
         Self {
@@ -191,10 +199,7 @@ pub(super) fn represent(
 
 /// Returns the content of a stored response, sharing its bytes.
 pub(super) fn content(stored: &StoredResponse) -> Content {
-    Content {
-        trailers: stored.trailers.clone().map(Box::new),
-        ..stored.body.clone().into()
-    }
+    Content::whole(stored.body.clone(), stored.trailers.clone())
 }
 
 /// Makes the 304 that stands for a stored response (RFC 9110 §15.4.5).

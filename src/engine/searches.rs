@@ -34,8 +34,14 @@ struct Rule {
 }
 
 impl Searches {
-    /// Returns the key for all queries that are the same to the resource, as far as is known.
-    pub(super) fn canonical(&self, exact: &PrimaryKey) -> Option<PrimaryKey> {
+    /// Puts the key for all queries that are the same to the resource, as far as is known, in place
+    /// of the exact one, which it returns.
+    pub(super) fn widen(&self, key: &mut PrimaryKey) -> Option<PrimaryKey> {
+        let canonical = self.canonical(key)?;
+        Some(std::mem::replace(key, canonical))
+    }
+
+    fn canonical(&self, exact: &PrimaryKey) -> Option<PrimaryKey> {
         if !self.any.load(Ordering::Relaxed) {
             return None;
         }

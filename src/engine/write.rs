@@ -89,7 +89,7 @@ impl Write {
         self.scopes.clear();
         if let (Some(mut read), Some(renewed)) = (read, renewed) {
             read.captured = Some(renewed);
-            return match read.arrived(head, least) {
+            return match read.arrived(head, least, None::<()>) {
                 Arrived::Record(recorder, _) => Some(recorder),
                 _ => None,
             };

@@ -32,6 +32,7 @@ impl Tag {
     pub(super) const COOKIE_PAIR: Self = Self(17);
     pub(super) const QUERY_RULE: Self = Self(18);
     pub(super) const CANONICAL_QUERY: Self = Self(19);
+    pub(super) const CONTENT: Self = Self(20);
 }
 
 /// An encoded key; one of ordinary length is made, compared and dropped without an allocation.

@@ -13,6 +13,7 @@
 //! ```text
 //! version, then fields of (tag, u32 length, bytes):
 //! namespace · class · scheme · authority · path · query · request fields · cookies
+//! · fields of the content · digest of the content
 //! ```
 
 mod authority;
@@ -30,7 +31,7 @@ pub use self::namespace::{InvalidNamespace, Namespace};
 pub use self::primary::PrimaryKey;
 pub(crate) use self::{
     authority::authority,
-    primary::NoKey,
+    primary::{ContentKind, NoKey},
     spec::{KeySpec, ParamNames, QuerySpec},
 };
 

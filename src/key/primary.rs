@@ -4,7 +4,8 @@ use std::{
     sync::OnceLock,
 };
 
-use http::{HeaderMap, Method, Uri};
+use http::header::{CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, Method, Uri};
 
 use super::{
     KeySpec, Namespace, authority,
@@ -34,18 +35,23 @@ impl PrimaryKey {
         headers: &HeaderMap,
     ) -> Result<Self, NoKey> {
         let class = Class::of(method).ok_or(NoKey::Method)?;
-        let mut encoder = Encoder::new();
-        encoder.put(Tag::NAMESPACE, namespace.as_str().as_bytes())?;
-        put_class_and_scheme(&mut encoder, class, uri.scheme_str())?;
-        if spec.any_host {
-            encoder.put(Tag::ANY_HOST, b"")?;
-        } else if let Some(authority) = authority(uri, headers)? {
-            encoder.put_lower_case(Tag::AUTHORITY, authority)?;
-        }
-        encoder.put(Tag::PATH, uri.path().as_bytes())?;
-        query::put(&mut encoder, uri.query(), spec)?;
-        put_fields(&mut encoder, headers, spec)?;
-        put_cookies(&mut encoder, headers, spec)?;
+        let encoder = encode(namespace, spec, class, uri, headers)?;
+        Ok(Self::of(encoder.finish()?))
+    }
+
+    /// Makes the key of a request to which its content belongs (RFC 10008 §2.7), for which a digest
+    /// stands.
+    pub(crate) fn with_content(
+        namespace: &Namespace,
+        spec: &KeySpec,
+        kind: ContentKind,
+        uri: &Uri,
+        headers: &HeaderMap,
+        content: &[u8],
+    ) -> Result<Self, NoKey> {
+        let mut encoder = encode(namespace, spec, Class::Content(kind), uri, headers)?;
+        put_fields(&mut encoder, headers, kind.metadata())?;
+        encoder.put(Tag::CONTENT, blake3::hash(content).as_bytes())?;
         Ok(Self::of(encoder.finish()?))
     }
 
@@ -175,6 +181,33 @@ pub(crate) enum NoKey {
 enum Class {
     /// GET, and HEAD, which a stored GET answers (RFC 9110 §9.3.2).
     Get,
+    Content(ContentKind),
+}
+
+/// Requests whose content is part of their key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ContentKind {
+    /// QUERY (RFC 10008).
+    Query,
+    /// A safe gRPC call of one message, with one result.
+    GrpcUnary,
+}
+
+impl ContentKind {
+    /// The fields without which the content means nothing, or another answer may come.
+    fn metadata(self) -> &'static [HeaderName] {
+        static QUERY: [HeaderName; 3] = [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE];
+        static GRPC: [HeaderName; 3] = [
+            CONTENT_TYPE,
+            HeaderName::from_static("grpc-encoding"),
+            HeaderName::from_static("grpc-accept-encoding"),
+        ];
+
+        match self {
+            Self::Query => &QUERY,
+            Self::GrpcUnary => &GRPC,
+        }
+    }
 }
 
 impl Class {
@@ -188,8 +221,33 @@ impl Class {
     fn code(self) -> &'static [u8] {
         match self {
             Self::Get => b"G",
+            Self::Content(ContentKind::Query) => b"Q",
+            Self::Content(ContentKind::GrpcUnary) => b"R",
         }
     }
+}
+
+/// Writes what every key has.
+fn encode(
+    namespace: &Namespace,
+    spec: &KeySpec,
+    class: Class,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Result<Encoder, NoKey> {
+    let mut encoder = Encoder::new();
+    encoder.put(Tag::NAMESPACE, namespace.as_str().as_bytes())?;
+    put_class_and_scheme(&mut encoder, class, uri.scheme_str())?;
+    if spec.any_host {
+        encoder.put(Tag::ANY_HOST, b"")?;
+    } else if let Some(authority) = authority(uri, headers)? {
+        encoder.put_lower_case(Tag::AUTHORITY, authority)?;
+    }
+    encoder.put(Tag::PATH, uri.path().as_bytes())?;
+    query::put(&mut encoder, uri.query(), spec)?;
+    put_fields(&mut encoder, headers, &spec.fields)?;
+    put_cookies(&mut encoder, headers, spec)?;
+    Ok(encoder)
 }
 
 /// The scheme of a target without one is that of a plain connection.
@@ -212,8 +270,12 @@ fn put_class_and_scheme(
 }
 
 /// Every line of every field: absent, empty, joined and split values all differ.
-fn put_fields(encoder: &mut Encoder, headers: &HeaderMap, spec: &KeySpec) -> Result<(), NoKey> {
-    for name in &spec.fields {
+fn put_fields(
+    encoder: &mut Encoder,
+    headers: &HeaderMap,
+    names: &[HeaderName],
+) -> Result<(), NoKey> {
+    for name in names {
         encoder.put(Tag::FIELD, name.as_str().as_bytes())?;
         for line in headers.get_all(name) {
             encoder.put(Tag::FIELD_LINE, line.as_bytes())?;
@@ -310,6 +372,19 @@ mod tests {
                 key(&any_host, "http://a.example/", &[]).unwrap(),
                 "5929a07b79abf23b0e7cbd05e8ad24de",
             ),
+            (
+                keyed(ContentKind::Query, "/a?b", &[("content-type", "c")], b"d"),
+                "b624160eb50f5176795aca4d7a18eca3",
+            ),
+            (
+                keyed(
+                    ContentKind::GrpcUnary,
+                    "/a.B/C",
+                    &[("grpc-encoding", "d")],
+                    b"\0\0\0\0\0",
+                ),
+                "ccf623c11cd45da5ae761db2f7c4c1c8",
+            ),
         ] {
             assert_eq!(hex(&key.fingerprint()), golden, "{key:?}");
         }
@@ -373,6 +448,58 @@ mod tests {
         ] {
             assert_eq!(of(method), Err(NoKey::Method));
         }
+    }
+
+    /// The key of a request with content.
+    fn keyed(kind: ContentKind, uri: &str, lines: &[(&str, &str)], content: &[u8]) -> PrimaryKey {
+        let headers = headers(lines.iter().copied());
+        let (namespace, spec) = (Namespace::default(), KeySpec::default());
+        let uri = uri.parse().unwrap();
+        PrimaryKey::with_content(&namespace, &spec, kind, &uri, &headers, content).unwrap()
+    }
+
+    #[test]
+    fn content_and_what_it_means_tell_requests_apart() {
+        let query =
+            |lines, content: &str| keyed(ContentKind::Query, "/", lines, content.as_bytes());
+        let unary =
+            |lines, content: &str| keyed(ContentKind::GrpcUnary, "/", lines, content.as_bytes());
+        let keys = [
+            plain("/"),
+            query(&[], ""),
+            query(&[], "a"),
+            query(&[], "b"),
+            query(&[("content-type", "")], "a"),
+            query(&[("content-type", "a")], ""),
+            query(&[("content-encoding", "a")], ""),
+            query(&[("content-language", "a")], ""),
+            query(&[("content-language", "a"), ("content-language", "")], ""),
+            query(&[("content-type", "a"), ("content-encoding", "a")], ""),
+            unary(&[], "a"),
+            unary(&[("content-type", "a")], "a"),
+            unary(&[("grpc-encoding", "a")], "a"),
+            unary(&[("grpc-accept-encoding", "a")], "a"),
+        ];
+        for (i, one) in keys.iter().enumerate() {
+            for other in keys.iter().skip(i + 1) {
+                assert_ne!(one, other);
+            }
+        }
+        assert_eq!(query(&[("accept", "a")], "a"), query(&[], "a"));
+        assert_eq!(unary(&[("grpc-timeout", "1S")], "a"), unary(&[], "a"));
+        let long = "a".repeat(1 << 20);
+        assert_ne!(query(&[], &long), query(&[], &long[1..]));
+    }
+
+    #[test]
+    fn the_content_stays_in_the_key_when_a_rule_of_the_response_replaces_the_query() {
+        let of = |uri, content| {
+            let key = keyed(ContentKind::Query, uri, &[], content);
+            key.with_canonical_query("rule", "x=1").unwrap()
+        };
+        assert_eq!(of("/a?x=1&utm=2", b"b"), of("/a?utm=3&x=1", b"b"));
+        assert_eq!(of("/a", b"b"), of("/a?x=1", b"b"));
+        assert_ne!(of("/a?x=1", b"b"), of("/a?x=1", b"c"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The response body: the handler's own, one that many share, or a stored one.
+//! The response body: the handler's own, one that many share, or a stored one; and the request body
+//! of a cache that reads content.
 
 use std::fmt;
 use std::pin::Pin;
@@ -99,7 +100,78 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
     }
 }
 
-/// Makes a body of any kind of the handler's.
+pin_project! {
+    /// The body of a request that a [`CacheLayer`](crate::CacheLayer) keyed by content hands on to
+    /// the handler.
+    ///
+    /// It yields what the client's body `B` yields, be it that the cache has read it before or that
+    /// it is still arriving: all data, the trailers, and the error if there is one, which is `B`'s,
+    /// boxed.
+    pub struct RequestBody<B>
+    where
+        B: Body,
+    {
+        // Either way a body is one that passes or one that the cache has made.
+        #[pin]
+        body: ResponseBody<B>,
+    }
+}
+
+impl<B: Body> RequestBody<B> {
+    /// The client's body, untouched.
+    pub(super) fn passing(body: B) -> Self {
+        Self {
+            body: ResponseBody::passing(body),
+        }
+    }
+
+    /// A body without content.
+    pub(super) fn empty() -> Self {
+        Self::read(Content::default())
+    }
+
+    /// A body that has been read, or a part of it.
+    pub(super) fn read(content: Content) -> Self {
+        Self {
+            body: ResponseBody::made(content),
+        }
+    }
+}
+
+impl<B> Body for RequestBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B: Body> fmt::Debug for RequestBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.body.kind {
+            Kind::Passing { .. } => "RequestBody(passing)",
+            Kind::Made { .. } => "RequestBody(read)",
+        })
+    }
+}
+
+/// Makes a body of any kind of the handler's or the client's.
 pub(super) fn source<B>(body: B) -> Source
 where
     B: Body + Send + 'static,

@@ -10,26 +10,101 @@ use http_body::Body;
 use tower_service::Service;
 use tracing::Instrument;
 
-use super::ResponseBody;
-use super::body;
+use super::body::{self, RequestBody, ResponseBody};
 use crate::engine::{
-    Arrived, BoxError, Content, Exchange, Forward, LONGEST_FETCH, Recorder, Step, Write,
+    Arrived, BoxError, Content, Exchange, Forward, LONGEST_FETCH, Reading, Recorder, Step, Write,
 };
 
-/// Answers a request from the store or from `inner`, which is ready.
-pub(super) async fn exchange<S, ReqBody, ResBody>(
-    inner: S,
+/// The service inside the cache.
+pub(super) trait Inner<ReqBody>:
+    Service<
+        Request<ReqBody>,
+        Response = Response<<Self as Inner<ReqBody>>::Body>,
+        Error: Send + 'static,
+        Future: Send,
+    > + Send
+    + 'static
+{
+    type Body: Body<Data: Send, Error: Into<BoxError>> + Send + 'static;
+}
+
+impl<S, ReqBody, ResBody> Inner<ReqBody> for S
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>, Error: Send + 'static, Future: Send>
+        + Send
+        + 'static,
+    ResBody: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    type Body = ResBody;
+}
+
+/// The service inside, ready to be called, and how to call it once more.
+pub(super) struct Inside<S, ReqBody> {
+    service: S,
+    /// Makes a body without content, if that of the request has none and another can be made.
+    empty: Option<Empty<ReqBody>>,
+}
+
+type Empty<ReqBody> = Box<dyn FnOnce() -> ReqBody + Send>;
+
+impl<S, ReqBody> Inside<S, ReqBody> {
+    /// The service, which can be sent a request only once.
+    pub(super) fn once(service: S) -> Self {
+        Self {
+            service,
+            empty: None,
+        }
+    }
+
+    /// The service, which can be sent a request again whose body `empty` makes.
+    pub(super) fn again(service: S, empty: impl FnOnce() -> ReqBody + Send + 'static) -> Self {
+        Self {
+            service,
+            empty: Some(Box::new(empty)),
+        }
+    }
+}
+
+type Answer<S, ReqBody> = Result<
+    Response<ResponseBody<<S as Inner<ReqBody>>::Body>>,
+    <S as Service<Request<ReqBody>>>::Error,
+>;
+
+/// Answers a request whose content is part of its key.
+pub(super) async fn read<S, F, B, ReqBody>(
+    mut service: S,
+    wrap: F,
+    request: Request<B>,
+    reading: Reading,
+) -> Answer<S, ReqBody>
+where
+    S: Inner<ReqBody>,
+    F: Fn(RequestBody<B>) -> ReqBody,
+    B: Body + Send + 'static,
+    B::Error: Into<BoxError>,
+    ReqBody: Send + 'static,
+{
+    let (request, taken_up) = reading.read(request.map(body::source)).await;
+    let request = request.map(|content| wrap(RequestBody::read(content)));
+    match taken_up {
+        Ok(exchange) => self::exchange(Inside::once(service), request, exchange).await,
+        Err(passage) => {
+            let mut response = service.call(request).await?;
+            passage.finish(&mut response);
+            Ok(response.map(ResponseBody::passing))
+        }
+    }
+}
+
+/// Answers a request from the store or from the service inside.
+pub(super) async fn exchange<S, ReqBody>(
+    inside: Inside<S, ReqBody>,
     request: Request<ReqBody>,
     exchange: Exchange,
-) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+) -> Answer<S, ReqBody>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Send + 'static,
+    S: Inner<ReqBody>,
     ReqBody: Send + 'static,
-    ResBody: Body + Send + 'static,
-    ResBody::Data: Send,
-    ResBody::Error: Into<BoxError>,
 {
     // Only the fields are borrowed across the await: a request body need not be `Sync`.
     let (head, body) = request.into_parts();
@@ -40,10 +115,10 @@ where
             Step::Follow(to, following) => to.follow(following, &head.headers).await,
             Step::Answer(response) => return Ok(response.map(ResponseBody::made)),
             Step::Forward(to) => {
-                return lead(inner, Request::from_parts(head, body), *to).await;
+                return lead(inside, Request::from_parts(head, body), *to).await;
             }
             Step::Refresh(response, to) => {
-                refresh(inner, Request::from_parts(head, body), *to);
+                refresh(inside, Request::from_parts(head, body), *to);
                 return Ok(response.map(ResponseBody::made));
             }
         }
@@ -51,15 +126,13 @@ where
 }
 
 /// Answers a request that may change what is stored.
-pub(super) async fn write<S, ReqBody, ResBody>(
+pub(super) async fn write<S, ReqBody>(
     mut inner: S,
     request: Request<ReqBody>,
     mut write: Write,
-) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+) -> Answer<S, ReqBody>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    S: Inner<ReqBody>,
 {
     write.prepare().await;
     let (mut head, body) = inner.call(request).await?.into_parts();
@@ -72,28 +145,23 @@ where
 
 /// Forwards a request, in a task of its own if others wait for the answer: its client may go away,
 /// or stall, and they must not mind.
-async fn lead<S, ReqBody, ResBody>(
-    inner: S,
+async fn lead<S, ReqBody>(
+    inside: Inside<S, ReqBody>,
     request: Request<ReqBody>,
     to: Forward,
-) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+) -> Answer<S, ReqBody>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Send + 'static,
+    S: Inner<ReqBody>,
     ReqBody: Send + 'static,
-    ResBody: Body + Send + 'static,
-    ResBody::Data: Send,
-    ResBody::Error: Into<BoxError>,
 {
     let stand_in = to.stand_in(request.headers());
     if !to.is_awaited() && stand_in.is_none() {
-        return forward(inner, request, to).await;
+        return forward(inside, request, to).await;
     }
     let engine = to.engine();
     let fetch = engine
         .tasks
-        .carry(fetch(inner, request, to).in_current_span(), LONGEST_FETCH);
+        .carry(fetch(inside, request, to).in_current_span(), LONGEST_FETCH);
     match stand_in {
         None => fetch.await,
         Some(stand_in) => match stand_in.unless(fetch).await {
@@ -104,55 +172,75 @@ where
 }
 
 /// Forwards a request, unless another process has brought what it wants by then.
-async fn fetch<S, ReqBody, ResBody>(
-    inner: S,
+async fn fetch<S, ReqBody>(
+    inside: Inside<S, ReqBody>,
     request: Request<ReqBody>,
     mut to: Forward,
-) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+) -> Answer<S, ReqBody>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    S: Inner<ReqBody>,
 {
     // Only the fields are borrowed across the await: a request body need not be `Sync`.
     let (head, body) = request.into_parts();
     if let Some(response) = to.claim(&head.headers).await {
         return Ok(response.map(ResponseBody::made));
     }
-    forward(inner, Request::from_parts(head, body), to).await
+    forward(inside, Request::from_parts(head, body), to).await
 }
 
-async fn forward<S, ReqBody, ResBody>(
-    mut inner: S,
+/// Forwards a request, and once more if the answer is of no use to anybody.
+async fn forward<S, ReqBody>(
+    inside: Inside<S, ReqBody>,
     mut request: Request<ReqBody>,
     mut forward: Forward,
-) -> Result<Response<ResponseBody<ResBody>>, S::Error>
+) -> Answer<S, ReqBody>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-    ResBody: Body + Send + 'static,
-    ResBody::Error: Into<BoxError>,
+    S: Inner<ReqBody>,
 {
-    forward.prepare(request.headers_mut());
-    let response = match forward.bounded(inner.call(request)).await {
-        Some(Ok(response)) => response,
-        None => return Ok(forward.timed_out().map(ResponseBody::made)),
-        Some(Err(error)) => {
-            let stale = forward.failed();
-            return stale
-                .map(|response| response.map(ResponseBody::made))
-                .ok_or(error);
-        }
-    };
-    let (mut head, body) = response.into_parts();
-    match forward.arrived(&mut head, body.size_hint().lower()) {
-        Arrived::Answer(response) => Ok(response.map(ResponseBody::made)),
-        Arrived::Pass(None) => Ok(Response::from_parts(head, ResponseBody::passing(body))),
-        Arrived::Pass(Some(prefix)) => {
-            let behind = Content::behind(prefix, body::source(body));
-            Ok(Response::from_parts(head, ResponseBody::made(behind)))
-        }
-        Arrived::Record(recorder, prefix) => Ok(record(head, prefix, body, recorder).await),
+    let Inside { mut service, empty } = inside;
+    let mut again = empty
+        .filter(|_| forward.has_questions())
+        .map(|empty| with_body(&request, empty()));
+    loop {
+        forward.prepare(request.headers_mut(), again.is_some());
+        let response = match forward.bounded(service.call(request)).await {
+            Some(Ok(response)) => response,
+            None => return Ok(forward.timed_out().map(ResponseBody::made)),
+            Some(Err(error)) => {
+                let stale = forward.failed();
+                return stale
+                    .map(|response| response.map(ResponseBody::made))
+                    .ok_or(error);
+            }
+        };
+        let (mut head, body) = response.into_parts();
+        let least = body.size_hint().lower();
+        return Ok(match forward.arrived(&mut head, least, again.take()) {
+            Arrived::Answer(response) => response.map(ResponseBody::made),
+            Arrived::Again(to, repeated) => {
+                (forward, request) = (*to, repeated);
+                poll_fn(|cx| service.poll_ready(cx)).await?;
+                continue;
+            }
+            Arrived::Pass(None) => Response::from_parts(head, ResponseBody::passing(body)),
+            Arrived::Pass(Some(prefix)) => {
+                let behind = Content::behind(prefix, body::source(body));
+                Response::from_parts(head, ResponseBody::made(behind))
+            }
+            Arrived::Record(recorder, prefix) => record(head, prefix, body, recorder).await,
+        });
     }
+}
+
+/// Returns a request once more, with another body.
+fn with_body<B>(request: &Request<B>, body: B) -> Request<B> {
+    let mut again = Request::new(body);
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.version_mut() = request.version();
+    *again.headers_mut() = request.headers().clone();
+    *again.extensions_mut() = request.extensions().clone();
+    again
 }
 
 async fn record<ResBody>(
@@ -170,15 +258,10 @@ where
 }
 
 /// Forwards a request though its client has been answered, to renew what is stored.
-fn refresh<S, ReqBody, ResBody>(inner: S, mut request: Request<ReqBody>, mut to: Forward)
+fn refresh<S, ReqBody>(inside: Inside<S, ReqBody>, mut request: Request<ReqBody>, mut to: Forward)
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Send + 'static,
+    S: Inner<ReqBody>,
     ReqBody: Send + 'static,
-    ResBody: Body + Send + 'static,
-    ResBody::Data: Send,
-    ResBody::Error: Into<BoxError>,
 {
     to.anonymise(request.headers_mut());
     let engine = to.engine();
@@ -188,7 +271,7 @@ where
             return;
         }
         let request = Request::from_parts(head, body);
-        if let Ok(response) = forward(inner, request, to).await {
+        if let Ok(response) = forward(inside, request, to).await {
             drain(response.into_body()).await;
         }
     });

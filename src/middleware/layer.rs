@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::CacheService;
+use super::{CacheService, KeyedByContent, UnreadContent};
 use crate::clock::Clock;
 use crate::engine::{Engine, Options};
 use crate::handle::CacheHandle;
@@ -64,8 +64,9 @@ use crate::store::Store;
 /// ```
 #[derive(Clone)]
 #[must_use]
-pub struct CacheLayer {
+pub struct CacheLayer<C = UnreadContent> {
     engine: Arc<Engine>,
+    content: C,
 }
 
 impl CacheLayer {
@@ -73,9 +74,60 @@ impl CacheLayer {
     pub fn new(store: impl Store) -> Self {
         Self {
             engine: Arc::new(Engine::new(Arc::new(store), Options::default())),
+            content: UnreadContent,
         }
     }
 
+    /// Also caches requests whose content is part of what they ask for: QUERY (RFC 10008), and the
+    /// gRPC calls that a rule calls [safe](crate::Rule::grpc_unary).
+    ///
+    /// Their content is read before the store is asked, and `wrap` makes a request body for the
+    /// inner service of the [`RequestBody`](crate::RequestBody) that holds it. So the layer, and
+    /// with it the service, is of another type.
+    ///
+    /// For requests of other methods `wrap` is called too, when they go to the inner service, and
+    /// one thing changes: the cache can make an empty request. What it asks beside what the client
+    /// wants, whether a stored response still holds or what a stored part lacks, a handler may
+    /// answer in a way that fits neither. Then the cache asks once more for the client alone
+    /// (RFC 9111 §4.3.4), where without `wrap` it has a stale response or a 502 to give.
+    ///
+    /// A request passes by, whole and uncached, if its content is longer than
+    /// [`max_content`](CacheLayer::max_content), takes over 5 seconds to arrive, or fails.
+    ///
+    /// Default: no content is read, and such requests pass by.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use axum::Router;
+    /// use axum::body::Body;
+    /// use axum::routing::any;
+    /// use tower_response_cache::{CacheLayer, MemoryStore};
+    ///
+    /// let cache = CacheLayer::new(MemoryStore::new(64 << 20)).keyed_by_content(Body::new);
+    /// let app: Router = Router::new().route("/search", any(|| async { "found" })).layer(cache);
+    /// # }
+    /// ```
+    pub fn keyed_by_content<F>(self, wrap: F) -> CacheLayer<KeyedByContent<F>> {
+        CacheLayer {
+            engine: self.engine,
+            content: KeyedByContent { wrap },
+        }
+    }
+}
+
+impl<F> CacheLayer<KeyedByContent<F>> {
+    /// Sets the longest content of a request, in bytes, that is read to be part of its key; a
+    /// request with more passes through uncached.
+    ///
+    /// Default: 64 KiB.
+    pub fn max_content(self, bytes: u64) -> Self {
+        self.configured(|options| options.max_content = bytes)
+    }
+}
+
+impl<C> CacheLayer<C> {
     /// Sets the rules: what is cached for how long, and what a write invalidates.
     ///
     /// Default: none. They bring their policy with them.
@@ -183,19 +235,20 @@ impl CacheLayer {
     fn configured(self, change: impl FnOnce(&mut Options)) -> Self {
         Self {
             engine: Arc::new(self.engine.reconfigured(change)),
+            content: self.content,
         }
     }
 }
 
-impl<S> Layer<S> for CacheLayer {
-    type Service = CacheService<S>;
+impl<S, C: Clone> Layer<S> for CacheLayer<C> {
+    type Service = CacheService<S, C>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        CacheService::new(inner, Arc::clone(&self.engine))
+        CacheService::new(inner, Arc::clone(&self.engine), self.content.clone())
     }
 }
 
-impl fmt::Debug for CacheLayer {
+impl<C> fmt::Debug for CacheLayer<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CacheLayer")
             .field("store", self.engine.store())

@@ -148,6 +148,7 @@ struct RouteDocument {
     max_body: Option<Size>,
     max_fields: Option<Size>,
     override_origin: Option<bool>,
+    grpc_unary: Option<bool>,
     client_max_age: Option<String>,
     client_untouched: Option<bool>,
     shared_despite_cookies: Option<bool>,
@@ -204,6 +205,7 @@ impl<'a> Reader<'a> {
             max_body: self.size("max_body", route.max_body.as_ref()),
             max_fields: self.size("max_fields", route.max_fields.as_ref()),
             override_origin: on(route.override_origin),
+            grpc_unary: on(route.grpc_unary),
             client: self.client(route),
             shared_despite_cookies: on(route.shared_despite_cookies),
             obey_client: on(route.obey_client),
@@ -348,6 +350,7 @@ mod tests {
         max_body = "512KiB"
         max_fields = 4096
         override_origin = true
+        grpc_unary = true
         client_max_age = "10s"
         shared_despite_cookies = true
         obey_client = true
@@ -389,6 +392,7 @@ mod tests {
             .max_body(512 << 10)
             .max_fields(4096)
             .override_origin()
+            .grpc_unary()
             .client_max_age(Duration::from_secs(10))
             .shared_despite_cookies()
             .obey_client()

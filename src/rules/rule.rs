@@ -36,6 +36,7 @@ pub struct Rule {
     pub(crate) max_body: Option<u64>,
     pub(crate) max_fields: Option<u64>,
     pub(crate) override_origin: bool,
+    pub(crate) grpc_unary: bool,
     pub(crate) client: ClientCaching,
     pub(super) statuses: Vec<StatusCode>,
     pub(super) tags: Vec<String>,
@@ -112,6 +113,7 @@ impl Rule {
             max_body: None,
             max_fields: None,
             override_origin: false,
+            grpc_unary: false,
             client: ClientCaching::Validate,
             statuses: Vec::new(),
             tags: Vec::new(),
@@ -281,6 +283,27 @@ impl Rule {
     /// Default: the limit of the layer.
     pub fn max_fields(mut self, bytes: u64) -> Self {
         self.max_fields = Some(bytes);
+        self
+    }
+
+    /// Says that the gRPC calls of the route are safe, and caches those of one message with one
+    /// result; the pattern is that of their path, `/package.Service/Method`.
+    ///
+    /// Needs a layer that is [keyed by content](crate::CacheLayer::keyed_by_content); in any other
+    /// the calls pass by, and a warning is logged once. Part of the key are the message as it was
+    /// sent, `Content-Type`, `grpc-encoding` and `grpc-accept-encoding`, and the metadata that
+    /// [`key_field`](Self::key_field) names, to which all belongs by which the handler tells callers
+    /// apart; `grpc-timeout` is not. Stored is a result with `grpc-status: 0`, with its trailers.
+    /// Hits have `age` and `cache-status` as further metadata, and neither conditions nor ranges.
+    /// [`stale_if_error`](Self::stale_if_error) knows the errors of HTTP, not those of gRPC.
+    ///
+    /// The calls invalidate nothing; others do by [`on_write`](super::RulesBuilder::on_write),
+    /// whatever their `grpc-status`. A stream whose path matches passes through, with a delay of 40
+    /// milliseconds at most where the client does not end its side after the first message.
+    ///
+    /// Default: gRPC calls are not cached, and count as writes where a pattern matches.
+    pub fn grpc_unary(mut self) -> Self {
+        self.grpc_unary = true;
         self
     }
 

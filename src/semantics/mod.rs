@@ -1,4 +1,4 @@
-//! The law: RFC 9110, 9111, 9211, 9213, 5861, 8246 and 9875 as pure functions.
+//! The law: RFC 9110, 9111, 9211, 9213, 5861, 8246, 9875 and 10008 as pure functions.
 //!
 //! Everything here takes `http` types and plain values and gives plain values
 //! back. Nothing waits, logs, stores or reads a clock: time comes in as an
@@ -18,6 +18,7 @@ pub(crate) mod etag;
 pub(crate) mod fields;
 pub(crate) mod freshness;
 pub(crate) mod groups;
+pub(crate) mod grpc;
 pub(crate) mod invalidation;
 pub(crate) mod no_vary_search;
 pub(crate) mod preconditions;

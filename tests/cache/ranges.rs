@@ -3,7 +3,7 @@
 use http::StatusCode;
 use tower_response_cache::{Policy, Rules, RulesBuilder, Tags, Target};
 
-use crate::support::{Answer, Cache, Call, Origin, everywhere, response, status, ttl};
+use crate::support::{Answer, Cache, Call, Origin, everywhere, get, response, status, ttl};
 
 const TEXT: &str = "0123456789";
 const LONG_AGO: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -408,6 +408,23 @@ async fn a_rest_of_something_else_is_never_joined() {
             "{tag} {range}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_rest_without_validator_is_asked_for_but_not_joined() {
+    let origin = ranging("");
+    let cache = Cache::new(&origin, letter());
+    part(&cache, "bytes=0-3").await;
+    let answer = cache.fetch_by_content(get("/a")).await;
+    assert_eq!((answer.status, answer.text()), (StatusCode::OK, TEXT));
+    assert_eq!(
+        origin.calls(),
+        3,
+        "PA4: once for the rest, and once for all"
+    );
+    assert_eq!(origin.last().header("range"), "");
+    assert_eq!(cache.get("/a").await.text(), TEXT);
+    assert_eq!(origin.calls(), 3);
 }
 
 #[tokio::test]

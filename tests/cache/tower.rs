@@ -23,8 +23,8 @@ use tower::load_shed::{LoadShedLayer, error::Overloaded};
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_response_cache::{
-    CacheHandle, CacheLayer, CacheService, MemoryStore, ResponseBody, ResponseFuture, Rule, Rules,
-    RulesError,
+    CacheHandle, CacheLayer, CacheService, KeyedByContent, MemoryStore, RequestBody, ResponseBody,
+    ResponseFuture, Rule, Rules, RulesError,
 };
 
 use crate::support::{
@@ -224,6 +224,9 @@ fn types_are_what_tower_stacks_need() {
     is::<CacheLayer>();
     is::<CacheHandle>();
     is::<CacheService<Origin>>();
+    is::<CacheLayer<KeyedByContent<fn()>>>();
+    is::<CacheService<Origin, KeyedByContent<fn()>>>();
+    moves::<RequestBody<Body>>();
     moves::<ResponseBody<Body>>();
     moves::<ResponseFuture<Ready<Result<Response<Body>, Broken>>, Body, Broken>>();
 

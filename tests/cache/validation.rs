@@ -510,6 +510,34 @@ async fn a_304_for_another_response_renews_nothing() {
 }
 
 #[tokio::test]
+async fn a_304_for_another_response_is_not_the_last_word_where_the_request_can_be_repeated() {
+    let fields = [("cache-control", "max-age=10"), ("etag", "\"v\"")];
+    let origin = Origin::counting(&fields);
+    let cache = Cache::new(&origin, letter());
+    cache.get("/a").await;
+    cache.advance(11);
+    origin.answer(
+        move |call| match call.head.headers.contains_key("if-none-match") {
+            true => status(304, &[("etag", "\"other\"")], ""),
+            false => response(&fields, "new"),
+        },
+    );
+    let answer = cache.fetch_by_content(get("/a")).await;
+    assert_eq!((answer.text(), origin.calls()), ("new", 3), "U34");
+    assert_eq!(cache.get("/a").await.cache_status(), "hit; ttl=10");
+
+    cache.advance(11);
+    origin.answer(
+        |call| match call.head.headers.contains_key("if-none-match") {
+            true => status(304, &[("etag", "\"other\"")], ""),
+            false => status(503, &[], ""),
+        },
+    );
+    let answer = cache.fetch_by_content(get("/a")).await;
+    assert_eq!((answer.text(), origin.calls()), ("new", 5), "SV2");
+}
+
+#[tokio::test]
 async fn a_stale_response_is_served_when_the_handler_fails() {
     let validators: [&[(&str, &str)]; 3] =
         [&[], &[("etag", "\"v\"")], &[("last-modified", LONG_AGO)]];

@@ -1,4 +1,4 @@
-//! Over real sockets: HTTP/1 and HTTP/2, streams, WebSockets and gRPC.
+//! Over real sockets: HTTP/1 and HTTP/2, streams and WebSockets.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -32,8 +32,8 @@ fn layer() -> CacheLayer {
 }
 
 /// A server on a port of its own; stops when dropped.
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     task: AbortHandle,
 }
 
@@ -44,7 +44,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    async fn start<F: Future<Output: Send> + Send + 'static>(
+    pub(crate) async fn start<F: Future<Output: Send> + Send + 'static>(
         serve: impl FnOnce(TcpListener) -> F,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -368,175 +368,5 @@ async fn rfc9111_keeps_to_the_framing_of_http_1() {
     assert_eq!(hit.text(), "body");
     for name in ["connection", "keep-alive", "transfer-encoding"] {
         assert!(!hit.headers.contains_key(name), "HD1, HD4: {name}");
-    }
-}
-
-mod grpc {
-    //! gRPC with messages of prost, and services written by hand.
-
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::task::{Context, Poll};
-
-    use futures_util::future::BoxFuture;
-    use futures_util::stream::{BoxStream, StreamExt};
-    use http::uri::PathAndQuery;
-    use prost::Message;
-    use tonic::body::Body;
-    use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-    use tonic::server::NamedService;
-    use tonic::transport::server::TcpIncoming;
-    use tonic::transport::{Channel, Endpoint};
-    use tonic::{Code, Request, Response, Status};
-    use tower::Service;
-    use tower_response_cache::Rules;
-
-    use super::{Server, layer};
-
-    #[derive(Clone, Copy, PartialEq, Message)]
-    struct Number {
-        #[prost(uint32, tag = "1")]
-        value: u32,
-    }
-
-    #[derive(Clone, Copy, Default)]
-    struct Numbers;
-
-    impl Codec for Numbers {
-        type Encode = Number;
-        type Decode = Number;
-        type Encoder = Self;
-        type Decoder = Self;
-
-        fn encoder(&mut self) -> Self {
-            *self
-        }
-
-        fn decoder(&mut self) -> Self {
-            *self
-        }
-    }
-
-    impl Encoder for Numbers {
-        type Item = Number;
-        type Error = Status;
-
-        fn encode(&mut self, number: Number, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-            number
-                .encode(buffer)
-                .map_err(|error| Status::internal(error.to_string()))
-        }
-    }
-
-    impl Decoder for Numbers {
-        type Item = Number;
-        type Error = Status;
-
-        fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Number>, Status> {
-            let number = Number::decode(buffer);
-            number
-                .map(Some)
-                .map_err(|error| Status::internal(error.to_string()))
-        }
-    }
-
-    /// Counts its calls, and up to a number.
-    #[derive(Clone, Default)]
-    struct Counter(Arc<AtomicU32>);
-
-    impl NamedService for Counter {
-        const NAME: &'static str = "test.Counter";
-    }
-
-    impl Service<http::Request<Body>> for Counter {
-        type Response = http::Response<Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<'static, Result<http::Response<Body>, Self::Error>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-            let calls = Arc::clone(&self.0);
-            let next = tower::service_fn(move |request: Request<Number>| {
-                let value = request.into_inner().value + calls.fetch_add(1, Ordering::SeqCst);
-                async move { Ok::<_, Status>(Response::new(Number { value })) }
-            });
-            let count = tower::service_fn(|request: Request<Number>| async move {
-                let last = request.into_inner().value;
-                let numbers = (1..=last).map(|value| Ok(Number { value }));
-                let end = Err(Status::data_loss("no more numbers"));
-                let numbers: BoxStream<'static, Result<Number, Status>> =
-                    futures_util::stream::iter(numbers.chain([end])).boxed();
-                Ok::<_, Status>(Response::new(numbers))
-            });
-            let mut grpc = tonic::server::Grpc::new(Numbers);
-            Box::pin(async move {
-                Ok(match request.uri().path() {
-                    "/test.Counter/Next" => grpc.unary(next, request).await,
-                    _ => grpc.server_streaming(count, request).await,
-                })
-            })
-        }
-    }
-
-    async fn client(server: &Server) -> tonic::client::Grpc<Channel> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", server.address));
-        let channel = endpoint
-            .expect("an address")
-            .connect()
-            .await
-            .expect("it listens");
-        let mut client = tonic::client::Grpc::new(channel);
-        client.ready().await.expect("it is ready");
-        client
-    }
-
-    #[tokio::test]
-    async fn calls_pass_through_with_their_trailers_and_nothing_is_stored() {
-        // Without rules they pass by; where a rule knows their paths they count as writes.
-        let bypassed = layer().rules(Rules::default());
-        for cache in [bypassed, layer()] {
-            let handle = cache.handle();
-            let server = Server::start(async move |listener| {
-                let incoming = TcpIncoming::from(listener);
-                let mut server = tonic::transport::Server::builder().layer(cache);
-                server
-                    .add_service(Counter::default())
-                    .serve_with_incoming(incoming)
-                    .await
-            })
-            .await;
-            let mut client = client(&server).await;
-            for calls in 0..3 {
-                let path = PathAndQuery::from_static("/test.Counter/Next");
-                let request = Request::new(Number { value: 100 });
-                let answer = client.unary(request, path, Numbers).await.unwrap();
-                assert_eq!(answer.get_ref().value, 100 + calls);
-                assert_eq!(
-                    answer.metadata().get("grpc-status").unwrap(),
-                    "0",
-                    "the trailers"
-                );
-                client.ready().await.unwrap();
-            }
-            let path = PathAndQuery::from_static("/test.Counter/Count");
-            let request = Request::new(Number { value: 1000 });
-            let answer = client
-                .server_streaming(request, path, Numbers)
-                .await
-                .unwrap();
-            let mut numbers = answer.into_inner();
-            for value in 1..=1000 {
-                assert_eq!(numbers.message().await.unwrap(), Some(Number { value }));
-            }
-            let end = numbers.message().await.unwrap_err();
-            assert_eq!(
-                (end.code(), end.message()),
-                (Code::DataLoss, "no more numbers")
-            );
-            assert_eq!(handle.stats().stored(), 0);
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! What the proxy changes in messages, and what not.
 
+use std::net::TcpListener;
+
 use crate::harness::{Origin, Proxy, content, field, fields, is_hit, latin1};
 
 #[test]
@@ -143,6 +145,72 @@ fn unknown_methods_pass_and_tunnels_do_not() {
     }
     let response = proxy.request("CONNECT", "b.example:443", "");
     assert!(response.starts_with("HTTP/1.1 501 "), "{response}");
+    assert_eq!(origin.requests().len(), 4);
+}
+
+#[test]
+fn requests_that_look_at_their_way_go_as_far_as_they_say() {
+    let origin = Origin::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let proxy = Proxy::before(&origin);
+    for (method, asked, passed) in [
+        ("TRACE", "Max-Forwards: 2\r\n", Some("1")),
+        ("OPTIONS", "Max-Forwards: 1\r\n", Some("0")),
+        ("OPTIONS", "Max-Forwards: all\r\n", Some("all")),
+        ("OPTIONS", "", None),
+        ("GET", "Max-Forwards: 0\r\n", Some("0")),
+    ] {
+        assert_eq!(content(&proxy.request(method, "/", asked)), "ok");
+        let request = origin.requests().pop().unwrap();
+        assert_eq!(field(&request, "max-forwards"), passed, "{method} {asked}");
+    }
+    for (method, status) in [("OPTIONS", 200), ("TRACE", 501)] {
+        let response = proxy.request(method, "/", "Max-Forwards: 0\r\n");
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(response.starts_with(&expected), "{response}");
+    }
+    assert_eq!(origin.requests().len(), 5);
+}
+
+#[test]
+fn a_request_that_comes_back_is_refused() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = listener.local_addr().unwrap();
+    drop(listener);
+    let proxy = Proxy::start(own, &["--listen", &own.to_string()]);
+    let response = proxy.request("GET", "/", "CDN-Loop: other; v=\"1, 2\"\r\n");
+    assert!(response.starts_with("HTTP/1.1 508 "), "{response}");
+    assert_eq!(content(&response), "this request has been here before\n");
+}
+
+#[test]
+fn queries_are_answered_by_their_content() {
+    let origin = Origin::always(
+        "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nok",
+    );
+    let proxy = Proxy::before(&origin);
+    let query = |fields: &str, content: &str| {
+        proxy.send(format!(
+            "QUERY / HTTP/1.1\r\nHost: a.example\r\n{fields}Connection: close\r\n\r\n{content}"
+        ))
+    };
+    let long = "x".repeat(100_000);
+    for (fields, sent, arrived, hit) in [
+        ("Content-Length: 3\r\n", "a=1", "a=1", false),
+        ("Content-Length: 3\r\n", "a=1", "a=1", true),
+        ("Content-Length: 3\r\n", "a=2", "a=2", false),
+        (
+            "Transfer-Encoding: chunked\r\n",
+            "3\r\na=2\r\n0\r\n\r\n",
+            "a=2",
+            true,
+        ),
+        ("Content-Length: 100000\r\n", &long, &long, false),
+        ("Content-Length: 100000\r\n", &long, &long, false),
+    ] {
+        let response = query(fields, sent);
+        assert_eq!((is_hit(&response), content(&response)), (hit, "ok"));
+        assert_eq!(content(origin.requests().last().unwrap()), arrived);
+    }
     assert_eq!(origin.requests().len(), 4);
 }
 

@@ -3,6 +3,7 @@
 mod origin;
 mod store;
 
+use std::convert::identity;
 use std::fmt;
 use std::time::Duration;
 
@@ -73,6 +74,13 @@ impl Cache {
     /// Sends a request and reads the whole answer.
     pub(crate) async fn fetch(&self, request: Request<Full<Bytes>>) -> Answer {
         Answer::read(self.send(request).await.expect("the origin answers")).await
+    }
+
+    /// Does the same through a layer that is keyed by content.
+    pub(crate) async fn fetch_by_content(&self, request: Request<Full<Bytes>>) -> Answer {
+        let service = self.layer.clone().keyed_by_content(identity);
+        let response = service.layer(self.origin.clone()).oneshot(request).await;
+        Answer::read(response.expect("the origin answers")).await
     }
 
     pub(crate) async fn get(&self, uri: &str) -> Answer {

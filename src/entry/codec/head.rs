@@ -2,7 +2,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use super::wire::{Reader, Wire, write_bytes};
+use super::wire::{self, Reader, Wire, write_bytes};
 use crate::entry::StoredResponse;
 use crate::key::PrimaryKey;
 use crate::semantics::freshness::Terms;
@@ -11,13 +11,18 @@ use crate::semantics::freshness::Terms;
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Writes all that stands before the body.
-pub(super) fn write(response: &StoredResponse, now: Instant, wall: SystemTime) -> Vec<u8> {
+pub(super) fn write(
+    response: &StoredResponse,
+    compressed: bool,
+    now: Instant,
+    wall: SystemTime,
+) -> Vec<u8> {
     let StoredResponse {
         key,
         variant,
         status,
         fields,
-        body: _,
+        body,
         trailers,
         terms,
         tagged,
@@ -30,6 +35,9 @@ pub(super) fn write(response: &StoredResponse, now: Instant, wall: SystemTime) -
     };
     let mut head = Vec::with_capacity(1024);
     write_bytes(key.as_bytes(), &mut head);
+    compressed
+        .then(|| wire::length(body.len()))
+        .write(&mut head);
     since_1970(wall).write(&mut head);
     terms.write(&mut head);
     variant.write(&mut head);
@@ -41,7 +49,7 @@ pub(super) fn write(response: &StoredResponse, now: Instant, wall: SystemTime) -
     head
 }
 
-/// Reads what stands behind the key.
+/// Reads what stands behind the key and the length of the content.
 pub(super) fn read(
     from: &mut Reader<'_>,
     key: &PrimaryKey,
@@ -109,10 +117,11 @@ mod tests {
         ] {
             let response = full();
             let in_the_writer = Duration::from_secs(5);
-            let mut entry = encode_head(&response, response.received + in_the_writer, at(written));
+            let then = response.received + in_the_writer;
+            let mut entry = encode_head(&response, None, then, at(written));
             entry.extend_from_slice(&response.body);
             let now = response.received + Duration::from_secs(1000);
-            let response = decode(&entry.into(), &response.key, now, at(read)).unwrap();
+            let response = decode(&entry.into(), &response.key, 0, now, at(read)).unwrap();
             assert_eq!(response.received, now);
             assert_eq!(response.age(now).as_secs(), age, "{case}");
             assert_eq!(response.terms.is_fresh(response.age(now)), fresh, "{case}");

@@ -6,10 +6,11 @@
 //! head length              u64
 //! body length              u64
 //! head   key               the whole encoding: an entry answers no other key
+//!        content length    u64, if the body is compressed
 //!        written at        nanoseconds since 1970 by the writer's wall clock
 //!        terms             their initial age is the age at the time of writing
 //!        variant, status, fields, trailers, who gave the entity-tag, stamp
-//! body
+//! body                     as it is, or as an LZ4 block
 //! ```
 //!
 //! Numbers are big-endian, booleans and the presence of what is optional are a
@@ -19,12 +20,18 @@
 //!
 //! Whatever bytes a store hands back, reading them ends in a response of the
 //! expected key or in [`Damage`]; beside the entry it takes no more memory than
-//! the tables for 10,000 lines. A change of any of this needs another version;
-//! an unknown one is a miss.
+//! the tables for 10,000 lines, and the longest body that the store takes if it
+//! is compressed. A change of any of this needs another version; an unknown one
+//! is a miss.
 //!
 //! Monotonic clocks mean nothing in another process, so here, and nowhere else,
 //! time in the store is measured by wall clocks.
 
+#[cfg(feature = "compression")]
+mod compression;
+#[cfg(not(feature = "compression"))]
+#[path = "no_compression.rs"]
+mod compression;
 mod head;
 mod parts;
 #[cfg(test)]
@@ -82,7 +89,7 @@ impl StoredResponse {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn encode(&self, clock: &Clock) -> Vec<u8> {
-        let mut entry = encode_head(self, clock.now(), clock.wall());
+        let mut entry = encode_head(self, None, clock.now(), clock.wall());
         entry.extend_from_slice(&self.body);
         entry
     }
@@ -97,7 +104,8 @@ impl StoredResponse {
     /// [`ErrorKind::Damaged`] if the bytes are anything but the whole entry of this key, in the
     /// one format known here.
     pub fn decode(entry: &Bytes, key: &PrimaryKey, clock: &Clock) -> Result<Self, Error> {
-        decode(entry, key, clock.now(), clock.wall()).map_err(|damage| {
+        // `encode` compresses nothing, so nothing is to be restored.
+        decode(entry, key, 0, clock.now(), clock.wall()).map_err(|damage| {
             let message = format!("the stored entry is damaged: {}", damage.as_str());
             Error::new(ErrorKind::Damaged, message)
         })
@@ -109,7 +117,7 @@ impl StoredResponse {
 pub(crate) enum Damage {
     /// Something else is kept under this name.
     NotAnEntry,
-    /// A later release wrote it, or an earlier one.
+    /// A later release wrote it, or an earlier one, or a build that compresses for one that cannot.
     UnknownVersion,
     /// Its end is missing.
     Truncated,
@@ -119,7 +127,7 @@ pub(crate) enum Damage {
     OtherKey,
     /// Its bytes stand for no response.
     Malformed,
-    /// Its head is over 1 MiB.
+    /// Its head is over 1 MiB, or its body has more content than the store takes.
     TooLarge,
 }
 
@@ -137,23 +145,44 @@ impl Damage {
     }
 }
 
-/// Writes the entry up to its body, which follows as it is.
-pub(crate) fn encode_head(response: &StoredResponse, now: Instant, wall: SystemTime) -> Vec<u8> {
-    let head = head::write(response, now, wall);
-    let lengths = [head.len(), response.body.len()]
-        .map(|length| u64::try_from(length).unwrap_or(u64::MAX).to_be_bytes())
+/// Writes an entry in two parts, to spare a copy of the body. It is compressed where that pays, if it
+/// is longer than `compress_above`.
+pub(crate) fn encode(
+    response: &StoredResponse,
+    compress_above: Option<usize>,
+    now: Instant,
+    wall: SystemTime,
+) -> (Vec<u8>, Bytes) {
+    let compressed = compress_above.and_then(|above| compression::compress(response, above));
+    let head = encode_head(response, compressed.as_deref(), now, wall);
+    let body = compressed.map_or_else(|| response.body.clone(), Bytes::from);
+    (head, body)
+}
+
+/// Writes the entry up to its body, which is the response's own or what it was compressed to.
+fn encode_head(
+    response: &StoredResponse,
+    compressed: Option<&[u8]>,
+    now: Instant,
+    wall: SystemTime,
+) -> Vec<u8> {
+    let body = compressed.unwrap_or(&response.body);
+    let head = head::write(response, compressed.is_some(), now, wall);
+    let lengths = [head.len(), body.len()]
+        .map(|length| wire::length(length).to_be_bytes())
         .concat();
-    let checksum = [&lengths, &head, &response.body[..]]
+    let checksum = [&lengths, &head, body]
         .into_iter()
         .fold(0, crc32c::crc32c_append);
     let checksum = checksum.to_be_bytes();
     [&MAGIC[..], &[VERSION], &checksum, &lengths, &head].concat()
 }
 
-/// Reads an entry that must be one of this key.
+/// Reads an entry that must be one of this key, and restores a body of at most so many bytes.
 pub(crate) fn decode(
     entry: &Bytes,
     expected: &PrimaryKey,
+    most: usize,
     now: Instant,
     wall: SystemTime,
 ) -> Result<StoredResponse, Damage> {
@@ -162,9 +191,19 @@ pub(crate) fn decode(
     if key.as_bytes() != expected.as_bytes() {
         return Err(Damage::OtherKey);
     }
+    let body = match Option::read(&mut head).ok_or(Damage::Malformed)? {
+        Some(length) => restore(&body, length, most)?,
+        None => body,
+    };
     head::read(&mut head, expected, body, now, wall)
         .filter(|_| head.is_empty())
         .ok_or(Damage::Malformed)
+}
+
+fn restore(body: &[u8], length: u64, most: usize) -> Result<Bytes, Damage> {
+    let length = usize::try_from(length).ok();
+    let length = length.filter(|length| *length <= most);
+    compression::decompress(body, length.ok_or(Damage::TooLarge)?)
 }
 
 /// Takes an entry apart into head and body, if it is whole.
@@ -196,14 +235,24 @@ fn open(entry: &Bytes) -> Result<(Reader<'_>, Bytes), Damage> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use proptest::prelude::*;
 
-    use super::testing::{any_response, at, content, entry_of, full, read_back};
+    use super::testing::{
+        MOST, any_response, at, compressed_entry_of, content, entry_of, full, read_back,
+    };
     use super::*;
     use crate::semantics::vary::Nominated;
 
     /// Where the sealed bytes begin: behind magic, version and checksum.
     const SEALED: usize = 9;
+
+    /// Behind the lengths of head and body, the key `key` and the byte that says that it is there.
+    const CONTENT_LENGTH: Range<usize> = SEALED + 24..SEALED + 32;
+
+    /// A hundred times `a`: one literal, a match of 94 bytes one byte back, and five literals.
+    const BLOCK: &[u8] = b"\x1fa\x01\x00\x4b\x50aaaaa";
 
     /// Makes the checksum fit again, as whoever can write to the store can.
     fn reseal(entry: &mut [u8]) {
@@ -214,9 +263,9 @@ mod tests {
     #[test]
     fn version_1_stays_what_it_is() {
         let golden = [
-            "c5545243 01 cf2c1542",              // magic, version, checksum
-            "00000000000000e9 0000000000000004", // lengths of head and body
-            "00000003 6b6579",                   // key
+            "c5545243 01 4a29f3f6",              // magic, version, checksum
+            "00000000000000ea 0000000000000004", // lengths of head and body
+            "00000003 6b6579 00",                // key, no content length
             "000000003b9aca00",                  // written at
             "0000000df8475800 02",               // lifetime, basis
             "00000002540be400",                  // age
@@ -254,7 +303,7 @@ mod tests {
     fn body_and_field_values_share_the_allocation_of_the_entry() {
         let response = full();
         let entry = Bytes::from(entry_of(&response));
-        let read = decode(&entry, &response.key, response.received, at(1)).unwrap();
+        let read = decode(&entry, &response.key, 0, response.received, at(1)).unwrap();
         let etag = read.etag().unwrap().as_bytes();
         for part in [&read.body[..], etag] {
             assert!(entry.as_ptr_range().contains(&part.as_ptr()));
@@ -321,6 +370,37 @@ mod tests {
     }
 
     #[test]
+    fn a_compressed_body_is_restored_where_that_is_built_in() {
+        let mut response = full();
+        response.body = Bytes::from(vec![b'a'; 100]);
+        let entry = compressed_entry_of(&response, BLOCK);
+        assert_eq!(entry[CONTENT_LENGTH], [0, 0, 0, 0, 0, 0, 0, 100]);
+        assert_eq!(entry[CONTENT_LENGTH.start - 1], 1);
+        assert!(entry.ends_with(BLOCK));
+        let read = read_back(entry, &response);
+        if cfg!(feature = "compression") {
+            assert_eq!(content(&read.unwrap()), content(&response));
+        } else {
+            assert_eq!(read.map(drop), Err(Damage::UnknownVersion));
+        }
+    }
+
+    #[test]
+    fn a_body_with_more_content_than_the_store_takes_is_not_restored() {
+        for (length, too_large) in [(MOST, false), (MOST + 1, true), (usize::MAX, true)] {
+            let mut entry = compressed_entry_of(&full(), BLOCK);
+            entry[CONTENT_LENGTH].copy_from_slice(&wire::length(length).to_be_bytes());
+            reseal(&mut entry);
+            let damage = read_back(entry, &full()).map(drop).unwrap_err();
+            assert_eq!(
+                damage == Damage::TooLarge,
+                too_large,
+                "{length}: {damage:?}"
+            );
+        }
+    }
+
+    #[test]
     fn the_public_error_says_that_it_is_damage_and_which() {
         let response = full();
         let entry = Bytes::from_static(b"+OK");
@@ -344,9 +424,14 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(10_000))]
 
         #[test]
-        fn any_bytes_can_be_read(bytes: Vec<u8>, body_length in 0..16_usize) {
+        fn any_bytes_can_be_read(
+            content_length: Option<u16>,
+            bytes: Vec<u8>,
+            body_length in 0..16_usize,
+        ) {
             let response = full();
-            let key = [&[0, 0, 0, 3], response.key.as_bytes()].concat();
+            let mut key = [&[0, 0, 0, 3], response.key.as_bytes()].concat();
+            content_length.map(u64::from).write(&mut key);
             let head_length = (key.len() + bytes.len()).saturating_sub(body_length);
             let lengths = [head_length, body_length]
                 .map(|length| u64::try_from(length).unwrap().to_be_bytes())
@@ -361,9 +446,13 @@ mod tests {
         fn an_entry_changed_by_whoever_seals_it_is_damage_or_a_response_like_any_other(
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
             cut in prop::option::of(any::<prop::sample::Index>()),
+            compressed: bool,
         ) {
             let response = full();
-            let mut entry = entry_of(&response);
+            let mut entry = match compressed {
+                true => compressed_entry_of(&response, BLOCK),
+                false => entry_of(&response),
+            };
             for (place, byte) in changes {
                 let sealed = &mut entry[SEALED..];
                 sealed[place.index(sealed.len())] = byte;

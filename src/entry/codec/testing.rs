@@ -12,6 +12,9 @@ use crate::semantics::date::HttpDate;
 use crate::semantics::freshness::{Basis, Terms};
 use crate::semantics::vary::{Nominated, NormalForm, Vary};
 
+/// The most bytes that a compressed body may stand for.
+pub(super) const MOST: usize = 1 << 16;
+
 /// A response with everything that one can have; 10 s old on arrival, fresh for 60 s.
 pub(super) fn full() -> StoredResponse {
     let fields = [
@@ -83,8 +86,15 @@ pub(super) fn any_response() -> impl Strategy<Value = StoredResponse> {
 
 /// Writes the response the moment it was received, by a clock that shows `at(1)`.
 pub(super) fn entry_of(response: &StoredResponse) -> Vec<u8> {
-    let mut entry = encode_head(response, response.received, at(1));
+    let mut entry = encode_head(response, None, response.received, at(1));
     entry.extend_from_slice(&response.body);
+    entry
+}
+
+/// Writes the response as if its body had been compressed to these bytes.
+pub(super) fn compressed_entry_of(response: &StoredResponse, block: &[u8]) -> Vec<u8> {
+    let mut entry = encode_head(response, Some(block), response.received, at(1));
+    entry.extend_from_slice(block);
     entry
 }
 
@@ -93,7 +103,7 @@ pub(super) fn read_back(
     entry: Vec<u8>,
     response: &StoredResponse,
 ) -> Result<StoredResponse, Damage> {
-    decode(&entry.into(), &response.key, response.received, at(1))
+    decode(&entry.into(), &response.key, MOST, response.received, at(1))
 }
 
 /// All that is stored, in a form that can be compared.

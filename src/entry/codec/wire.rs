@@ -73,6 +73,11 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Returns a length in the 64 bits in which lengths are written.
+pub(crate) fn length(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
 /// Writes a length or a number.
 ///
 /// What has 4 GiB is no part of an entry that can be read: a head is far smaller.

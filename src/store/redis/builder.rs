@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::connection::{Address, AddressOptions, Breaker, BreakerPolicy, Lanes, Server};
 use super::replicas::{Quorum, Replicas};
+use super::seal::Seal;
 use super::{Mirroring, RedisStore};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
@@ -27,6 +28,9 @@ pub struct RedisStoreBuilder {
     breaker: BreakerPolicy,
     mirroring: Mirroring,
     quorum: Option<Quorum>,
+    /// Neither of the two is shown by `Debug`.
+    secret: Option<Box<[u8]>>,
+    former_secret: Option<Box<[u8]>>,
 }
 
 /// What a store keeps within.
@@ -36,6 +40,8 @@ pub(super) struct Limits {
     pub(super) capture: Duration,
     pub(super) write: Duration,
     pub(super) entry_size: usize,
+    /// The longest body that is not compressed; `None` compresses none.
+    pub(super) compress_above: Option<usize>,
     /// Whether a tag that nobody used before is believed not to have been invalidated.
     pub(super) strict_tags: bool,
 }
@@ -52,11 +58,14 @@ impl RedisStoreBuilder {
                 capture: Duration::from_millis(50),
                 write: Duration::from_secs(1),
                 entry_size: (1 << 20) + (128 << 10),
+                compress_above: None,
                 strict_tags: false,
             },
             breaker: BreakerPolicy::default(),
             mirroring: Mirroring::default(),
             quorum: None,
+            secret: None,
+            former_secret: None,
         }
     }
 
@@ -109,6 +118,21 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// Compresses bodies of more bytes than this (LZ4), where that pays; by default none.
+    ///
+    /// This saves memory of the server and time on the network, and costs time of the processor
+    /// whenever a response is stored or read. What has a `Content-Encoding`, or a type that is
+    /// compressed by itself, such as images, is left alone, and so is what would not become smaller
+    /// by an eighth. [`max_entry_size`](Self::max_entry_size) also bounds what a body was before.
+    ///
+    /// What is stored compressed is a miss for processes that are built without this feature. Of
+    /// those that are built with it, each reads what another stored, whatever their options.
+    #[cfg(feature = "compression")]
+    pub fn compress_above(mut self, bytes: usize) -> Self {
+        self.limits.compress_above = Some(bytes);
+        self
+    }
+
     /// Opens the circuit breaker after so many commands in a row without an answer; 5 by default.
     ///
     /// It also opens when at least half of 20 or more commands within a second went unanswered.
@@ -157,19 +181,54 @@ impl RedisStoreBuilder {
         self
     }
 
+    /// Believes only what was stored with the same secret, for a server that others can write to; by
+    /// default whatever is whole is believed.
+    ///
+    /// Each response, and each list of what varies under a key, is stored with a tag (keyed BLAKE3)
+    /// over its bytes and its name. What was made up, changed or copied to another name is then a
+    /// miss, counted as damaged, and deleted; so is what was stored with another secret or with none.
+    /// The secret has at least 16 bytes and cannot be guessed: what `openssl rand -hex 32` prints, no
+    /// word that somebody made up. Processes that do not trust each other have different secrets.
+    ///
+    /// # What it does not prevent
+    ///
+    /// Whoever can write to the server can still
+    ///
+    /// * delete anything, and forge locks. This costs calls of the handler, and requests that wait for
+    ///   a fetch that nobody makes, as long as they wait for a slow one. No response is changed by it.
+    /// * undo invalidations. Epochs have no tag, since one that was deleted could be put back with its
+    ///   tag. So an invalidated response may be served again, to the requests that it once answered,
+    ///   for as long as its own lifetime and stale windows last.
+    /// * put back what stood under the same name before, or stands there in another server or database
+    ///   that is used with the same secret and namespace.
+    /// * read. Nothing is encrypted.
+    pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Self {
+        self.secret = Some(secret.as_ref().into());
+        self
+    }
+
+    /// Also believes what was stored with this secret, which the other one has replaced.
+    ///
+    /// Without this, a new [`secret`](Self::secret) makes everything stored a miss. It is of use for
+    /// as long as responses stay stored, which is a day at most.
+    pub fn former_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
+        self.former_secret = Some(secret.as_ref().into());
+        self
+    }
+
     /// Connects to the server.
     ///
     /// # Errors
     ///
     /// When an option is wrong, when the server does not answer in time, and when it refuses.
     pub async fn connect(self) -> Result<RedisStore, Error> {
-        let server = self.server()?;
+        let (server, seal) = (self.server()?, self.seal()?);
         let lanes = Lanes::open(Arc::clone(&server)).await?;
         let replicas = match self.quorum {
             Some(quorum) => Some(Replicas::open(Arc::clone(&server), quorum).await?),
             None => None,
         };
-        Ok(self.store(server, lanes, replicas))
+        Ok(self.store(server, lanes, replicas, seal))
     }
 
     /// Starts without a connection and connects in the background, trying until it succeeds.
@@ -180,16 +239,26 @@ impl RedisStoreBuilder {
     ///
     /// When an option is wrong, and outside a Tokio runtime.
     pub fn connect_lazily(self) -> Result<RedisStore, Error> {
-        let server = self.server()?;
+        let (server, seal) = (self.server()?, self.seal()?);
         let lanes = Lanes::open_lazily(Arc::clone(&server))?;
         let replicas = self
             .quorum
             .map(|quorum| Replicas::open_lazily(Arc::clone(&server), quorum));
-        Ok(self.store(server, lanes, replicas.transpose()?))
+        Ok(self.store(server, lanes, replicas.transpose()?, seal))
     }
 
-    fn store(&self, server: Arc<Server>, lanes: Lanes, replicas: Option<Replicas>) -> RedisStore {
-        RedisStore::new(server, lanes, replicas, self.limits, self.mirroring)
+    fn store(
+        &self,
+        server: Arc<Server>,
+        lanes: Lanes,
+        replicas: Option<Replicas>,
+        seal: Seal,
+    ) -> RedisStore {
+        RedisStore::new(server, lanes, replicas, self.limits, seal, self.mirroring)
+    }
+
+    fn seal(&self) -> Result<Seal, Error> {
+        Seal::new(self.secret.as_deref(), self.former_secret.as_deref())
     }
 
     fn server(&self) -> Result<Arc<Server>, Error> {
@@ -283,8 +352,10 @@ mod tests {
     }
 
     #[test]
-    fn the_password_is_not_shown() {
-        let builder = RedisStoreBuilder::new("redis://:s3cret@localhost");
+    fn neither_password_nor_secrets_are_shown() {
+        let builder = RedisStoreBuilder::new("redis://:s3cret@localhost")
+            .secret("s3cret of 16 bytes or more")
+            .former_secret("s3cret of 16 bytes before");
         assert!(!format!("{builder:?}").contains("s3cret"));
     }
 }

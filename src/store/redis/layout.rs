@@ -34,6 +34,10 @@ pub(super) type Digest = [u8; 16];
 pub(super) struct Name(SmallVec<[u8; 128]>);
 
 impl Name {
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     fn push(&mut self, text: &str) {
         self.0.extend_from_slice(text.as_bytes());
     }

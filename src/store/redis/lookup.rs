@@ -55,7 +55,7 @@ type Entry = Option<Bytes>;
 
 /// A look-up under way.
 pub(super) struct Lookup<'a> {
-    hints: &'a Hints,
+    shared: &'a Shared,
     exchange: Exchange<'a>,
     wanted: Wanted<'a>,
     scopes: &'a [Scope],
@@ -127,7 +127,7 @@ impl<'a> Lookup<'a> {
         let digest = selected(&place, listed, wanted.fields);
         let Traits { tags, is_long } = hints.traits(&digest);
         Ok(Self {
-            hints,
+            shared,
             exchange: match is_long {
                 true => data.begin_bulk(limits.read)?,
                 false => data.begin(limits.read)?,
@@ -187,7 +187,7 @@ impl<'a> Lookup<'a> {
     async fn offers(&mut self, others: &Variants) -> Result<Vec<Arc<StoredResponse>>, Error> {
         let digests = others.offers().map(|variant| self.place.digest(variant));
         let offers: SmallVec<[(Digest, Tags); 4]> = digests
-            .map(|digest| (digest, self.hints.traits(&digest).tags))
+            .map(|digest| (digest, self.shared.hints.traits(&digest).tags))
             .collect();
         let mut names = Names::with_capacity(offers.len());
         for (digest, tags) in &offers {
@@ -241,19 +241,19 @@ impl<'a> Lookup<'a> {
         let known = match (&bytes, self.guess.variants.take()) {
             (Some(bytes), Some((same, variants))) if *bytes == same => return Some(variants),
             // What is no list is replaced by the next one.
-            (Some(bytes), _) => Variants::decode(bytes).map(Arc::new),
+            (Some(bytes), _) => self.shared.decode_list(&self.place, bytes).map(Arc::new),
             (None, None) => return None,
             (None, Some(_)) => None,
         };
         let hint = bytes
             .filter(|bytes| bytes.len() <= Hints::MAX_LIST)
             .zip(known.clone());
-        self.hints.variants.note(&self.place.primary(), hint);
+        self.shared.hints.variants.note(&self.place.primary(), hint);
         known
     }
 
     async fn fetch(&mut self, digest: Digest) -> Result<Entry, Error> {
-        let Traits { tags, .. } = self.hints.traits(&digest);
+        let Traits { tags, .. } = self.shared.hints.traits(&digest);
         let unknown = self.unknown(tags.iter());
         let mut names = Names::with_capacity(unknown.len().saturating_add(1));
         names.push(&self.place.entry(digest));
@@ -279,9 +279,10 @@ impl<'a> Lookup<'a> {
 
     /// Reads a response; `None` if it is not a whole one of this key and variant.
     fn decode(&self, digest: Digest, entry: &Bytes) -> Option<StoredResponse> {
-        let response = StoredResponse::decode(entry, self.wanted.key, self.wanted.clock);
-        let is_the_one = |r: &StoredResponse| self.place.digest(&r.variant) == digest;
-        response.ok().filter(is_the_one)
+        let name = self.place.entry(digest);
+        let Wanted { key, clock, .. } = self.wanted;
+        let response = self.shared.decode(&name, entry, key, clock);
+        response.filter(|r| self.place.digest(&r.variant) == digest)
     }
 
     fn is_current(&self, response: &StoredResponse) -> bool {
@@ -301,8 +302,8 @@ impl<'a> Lookup<'a> {
         let mut values = self.exchange.read(&names).await?;
         self.known.read(&mut values, &unknown)?;
         let traits = Traits { tags, is_long };
-        if self.hints.traits(&digest) != traits {
-            self.hints.note(&digest, traits);
+        if self.shared.hints.traits(&digest) != traits {
+            self.shared.hints.note(&digest, traits);
         }
         Ok(())
     }

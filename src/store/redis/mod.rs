@@ -4,7 +4,8 @@
 //! sets of keys to look after, no scripts, no transactions and no clocks to be compared: a response
 //! carries the epochs it was made under, and to invalidate is to delete an epoch ([`epochs`]). A
 //! hit takes one round trip ([`lookup`]), and so does an invalidation, whatever it reaches. Of
-//! several processes that miss the same, one fetches ([`claim`]).
+//! several processes that miss the same, one fetches ([`claim`]). Where others can write to the
+//! server, responses carry proof of who stored them ([`seal`]).
 //!
 //! Nothing here waits for a server that is away ([`connection`]).
 
@@ -22,6 +23,7 @@ mod replicas;
 #[cfg(test)]
 #[path = "../../../tests/support/redis_server.rs"]
 pub(super) mod redis_server;
+mod seal;
 mod variants;
 
 use std::fmt;
@@ -29,6 +31,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use redis::{Cmd, Pipeline};
 use smallvec::SmallVec;
 
@@ -38,15 +41,17 @@ use self::connection::{Exchange, Lanes, Names, Replies, Server, get};
 pub use self::control::Mirroring;
 use self::control::{Control, Mirror};
 use self::epochs::Known;
-use self::layout::Place;
+use self::layout::{Name, Place};
 use self::lookup::{Hints, Lookup};
 use self::replicas::Replicas;
+use self::seal::Seal;
+use self::variants::Variants;
 use super::{BoxFuture, Claim, Fill, Found, Kept, Store, StoreHealth, Wanted};
 use crate::clock::Clock;
-use crate::entry::StoredResponse;
+use crate::entry::{StoredResponse, codec};
 use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::{Error, ErrorKind};
-use crate::key::Namespace;
+use crate::key::{Namespace, PrimaryKey};
 
 /// Keeps stored responses in a Redis or Valkey server, for all processes that use it.
 ///
@@ -94,6 +99,7 @@ struct Shared {
     mirroring: Mirroring,
     replicas: Option<Replicas>,
     limits: Limits,
+    seal: Seal,
     hints: Hints,
     clock: Clock,
     /// Moments count from here.
@@ -131,6 +137,7 @@ impl RedisStore {
         data: Lanes,
         replicas: Option<Replicas>,
         limits: Limits,
+        seal: Seal,
         mirroring: Mirroring,
     ) -> Self {
         let clock = Clock::system();
@@ -141,6 +148,7 @@ impl RedisStore {
             mirroring,
             replicas,
             limits,
+            seal,
             hints: Hints::new(),
             began: clock.now(),
             clock,
@@ -377,18 +385,36 @@ impl Shared {
         let Some(entry) = exchange.send(&commands).await?.bytes()? else {
             return Ok(());
         };
-        let held = StoredResponse::decode(&entry, &response.key, &self.clock);
+        let held = self.decode(&name, &entry, &response.key, &self.clock);
         let is_the_one = |held: StoredResponse| {
             held.stamp == response.stamp
                 && held.fields == response.fields
                 && held.body == response.body
         };
-        if !held.is_ok_and(is_the_one) {
+        if !held.is_some_and(is_the_one) {
             return Ok(());
         }
         let mut commands = Pipeline::new();
         commands.cmd("DEL").arg(&name);
         exchange.send(&commands).await?.all_done()
+    }
+
+    /// Reads what stands under the name of a response; `None` if it is no whole one of this key.
+    fn decode(
+        &self,
+        name: &Name,
+        entry: &Bytes,
+        key: &PrimaryKey,
+        clock: &Clock,
+    ) -> Option<StoredResponse> {
+        let entry = self.seal.open(name, entry)?;
+        let most = self.limits.entry_size;
+        codec::decode(&entry, key, most, clock.now(), clock.wall()).ok()
+    }
+
+    /// Reads what stands under the name of what varies; `None` if that is no whole list.
+    fn decode_list(&self, place: &Place<'_>, list: &Bytes) -> Option<Variants> {
+        Variants::decode(&self.seal.open(&place.variants(), list)?)
     }
 
     /// The monotonic time, as a number.

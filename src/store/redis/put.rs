@@ -43,24 +43,25 @@ impl Shared {
         };
 
         let response = fill.response.stamped(admitted.stamp);
-        let head = codec::encode_head(&response, fill.clock.now(), fill.clock.wall());
-        if head.len().saturating_add(response.body.len()) > most {
+        let (now, wall) = (fill.clock.now(), fill.clock.wall());
+        let (head, body) = codec::encode(&response, self.limits.compress_above, now, wall);
+        if head.len().saturating_add(body.len()) > most {
             return Ok(Kept::TooLarge);
         }
         let ttl = fill.retain.clamp(Duration::from_millis(1), EPOCH_TTL);
         let digest = place.digest(&response.variant);
         let name = place.entry(digest);
         let mut commands = Pipeline::new();
-        commands.add_command(set(&name, &head, &response.body, ttl));
+        commands.add_command(self.set(&name, [&head, &body], ttl));
         if let Some((mut variants, left)) = admitted.listed {
             variants.add(&response);
             let list = variants.encode();
             if !variants.contains(&response.variant) {
                 return Ok(Kept::TooLarge);
             }
-            commands.add_command(set(&place.variants(), &list, &[], ttl.max(left)));
+            commands.add_command(self.set(&place.variants(), [&list, &[]], ttl.max(left)));
         }
-        let is_long = Lanes::is_long(response.body.len());
+        let is_long = Lanes::is_long(body.len());
         if is_long {
             exchange = self.data.begin_bulk(self.limits.write)?;
         }
@@ -108,25 +109,31 @@ impl Shared {
         let listed = if varies {
             let left = u64::try_from(replies.integer()?).unwrap_or_default();
             // What is no list is replaced.
-            let variants = variants.and_then(|list| Variants::decode(&list));
+            let variants = variants.and_then(|list| self.decode_list(place, &list));
             Some((variants.unwrap_or_default(), Duration::from_millis(left)))
         } else {
             None
         };
         Ok(Some(Admitted { stamp, listed }))
     }
-}
 
-/// Makes the command that stores a value of two parts, without joining them first.
-fn set(name: &Name, head: &[u8], body: &[u8], ttl: Duration) -> Cmd {
-    const NAME_AND_WORDS: usize = 192;
-    let size = head.len().saturating_add(body.len());
-    let mut command = Cmd::with_capacity(5, size.saturating_add(NAME_AND_WORDS));
-    command.arg("SET").arg(name);
-    let mut value = command.bufmut_for_next_arg(size);
-    value.put_slice(head);
-    value.put_slice(body);
-    drop(value);
-    command.arg("PX").arg(millis(ttl));
-    command
+    /// Makes the command that stores a value of two parts under its seal, without joining them
+    /// first.
+    fn set(&self, name: &Name, [head, body]: [&[u8]; 2], ttl: Duration) -> Cmd {
+        const NAME_AND_WORDS: usize = 192;
+        let tag = self.seal.tag(name, [head, body]);
+        let parts = [&tag, head, body];
+        let size = parts
+            .iter()
+            .fold(0, |size, part| part.len().saturating_add(size));
+        let mut command = Cmd::with_capacity(5, size.saturating_add(NAME_AND_WORDS));
+        command.arg("SET").arg(name);
+        let mut value = command.bufmut_for_next_arg(size);
+        for part in parts {
+            value.put_slice(part);
+        }
+        drop(value);
+        command.arg("PX").arg(millis(ttl));
+        command
+    }
 }

@@ -115,8 +115,7 @@ async fn an_invalidation_that_too_few_replicas_know_of_is_not_applied() {
     let port = redis.port().to_string();
     let replica = RedisServer::with_args(&["--replicaof", "127.0.0.1", &port]);
     while redis.command(&["WAIT", "1", "100"]) != "1" {}
-    let builder = RedisStore::builder(&redis.url());
-    let builder = builder.wait_replicas(1, Duration::from_millis(300));
+    let builder = patient(&redis.url()).wait_replicas(1, Duration::from_secs(2));
     let desk = Desk::of(builder.connect().await.unwrap());
     let sample = desk.sample("/a");
     let path = [sample.scopes()[2]];

@@ -2,11 +2,14 @@
 
 mod claims;
 mod commands;
+#[cfg(feature = "compression")]
+mod compression;
 mod damage;
 mod faults;
 mod invalidation;
 mod mirror;
 mod proxy;
+mod seal;
 mod sentinel;
 #[cfg(feature = "redis-tls")]
 mod tls;
@@ -32,7 +35,15 @@ struct Desk {
 
 impl Desk {
     async fn new(redis: &RedisServer) -> Self {
-        Self::of(RedisStore::connect(&redis.url()).await.unwrap())
+        Self::with(redis, |builder| builder).await
+    }
+
+    async fn with(
+        redis: &RedisServer,
+        setup: impl FnOnce(RedisStoreBuilder) -> RedisStoreBuilder,
+    ) -> Self {
+        let builder = setup(patient(&redis.url()));
+        Self::of(builder.connect().await.unwrap())
     }
 
     fn of(store: RedisStore) -> Self {
@@ -130,6 +141,16 @@ impl Desk {
     }
 }
 
+/// Returns a builder of stores that wait for a server on a busy machine.
+fn patient(url: &str) -> RedisStoreBuilder {
+    let limit = Duration::from_secs(10);
+    RedisStore::builder(url)
+        .connect_timeout(limit)
+        .read_timeout(limit)
+        .capture_timeout(limit)
+        .write_timeout(limit)
+}
+
 fn in_language(desk: &Desk, language: &'static str) -> Sample {
     desk.sample("/hello")
         .asked_with("accept-language", language)
@@ -152,7 +173,7 @@ impl Random {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_conforms() {
     let redis = RedisServer::start();
-    let store = RedisStore::connect(&redis.url()).await.unwrap();
+    let store = patient(&redis.url()).connect().await.unwrap();
     conformance::run(Arc::new(store)).await;
 }
 
@@ -340,7 +361,7 @@ async fn the_store_conforms_under_the_least_acl() {
     assert_eq!(redis.command(&command), "OK");
     let url = redis.url().replace("redis://", "redis://app:s3cret@");
     let url = url.replace("/0", "/1");
-    let builder = RedisStore::builder(&url).wait_replicas(0, Duration::from_millis(100));
+    let builder = patient(&url).wait_replicas(0, Duration::from_millis(100));
     let store = builder.connect().await.unwrap();
     assert!(store.health().server.is_some());
     let desk = Desk::of(store.clone());
@@ -361,7 +382,7 @@ async fn over_a_unix_socket_the_store_conforms() {
     let socket = socket.to_str().unwrap();
     let redis = RedisServer::with_args(&["--unixsocket", socket]);
     let url = format!("redis+unix://{socket}?db=1");
-    let store = RedisStore::connect(&url).await.unwrap();
+    let store = patient(&url).connect().await.unwrap();
     conformance::run(Arc::new(store)).await;
     assert_eq!(redis.command(&["DBSIZE"]), "0", "all is in database 1");
 }

@@ -53,9 +53,7 @@ impl Guarded {
     }
 
     fn builder(&self) -> RedisStoreBuilder {
-        let builder = RedisStore::builder(&format!("rediss://localhost:{}/1", self.port));
-        // To make keys takes a busy machine a while.
-        builder.connect_timeout(Duration::from_secs(5))
+        patient(&format!("rediss://localhost:{}/1", self.port))
     }
 }
 
