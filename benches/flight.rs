@@ -116,7 +116,7 @@ fn first_bytes(criterion: &mut Criterion, ratios: &mut Ratios) {
 /// Do many that share a body get it faster than each its copy?
 fn shared_bodies(criterion: &mut Criterion, ratios: &mut Ratios) {
     let runtime = runtime();
-    let body = vec![b'x'; KIB * KIB];
+    let body = Bytes::from(vec![b'x'; KIB * KIB]);
     let copying = handler(move || {
         let body = Bytes::copy_from_slice(&body);
         async move {

@@ -20,7 +20,7 @@ use crate::proxy::{Content, Refusal, host_of, merge_lengths, strip_connection_fi
 /// How long the origin may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a request may take from its first byte until the final response begins.
+/// How long a request without content may take from its first byte until the final response begins.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The origin server, as the cache's inner service.
@@ -55,7 +55,12 @@ impl Origin {
 
     async fn fetch(self, mut request: Request<Content>) -> Result<Response<Incoming>, OriginError> {
         self.address(&mut request);
-        let mut response = tokio::time::timeout(RESPONSE_TIMEOUT, self.client.request(request))
+        // To send content takes as long as its client does.
+        let limit = match request.body().is_end_stream() {
+            true => RESPONSE_TIMEOUT,
+            false => Duration::MAX,
+        };
+        let mut response = tokio::time::timeout(limit, self.client.request(request))
             .await
             .map_err(|_| OriginError::Silent)?
             .map_err(OriginError::Failed)?;

@@ -66,7 +66,10 @@ impl Forward {
         request: &HeaderMap,
     ) -> (Option<FillWait>, Option<Found>) {
         let exchange = &self.exchange;
-        let (Some(lead), Some(captured)) = (&mut self.lead, self.captured.take()) else {
+        let Some(lead) = &mut self.lead else {
+            return (None, None);
+        };
+        let Some(captured) = self.captured.take() else {
             return (None, None);
         };
         let (store, wanted) = (&exchange.engine.store, exchange.wanted(request));

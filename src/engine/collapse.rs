@@ -214,31 +214,28 @@ impl Forward {
                 }
                 let names = stored.variant.vary.fields().unwrap_or_default();
                 if self.exchange.variant.is_some() || names.is_empty() {
-                    return self.go_alone(Why::Grounded, request);
+                    return self.go_alone();
                 }
                 // It is for others; those who want what this one wants may wait for each other.
                 let form = stored.variant.form;
                 self.exchange.variant = Some(Nominated::new(names, request, form));
             }
-            Boarded::Landed(Landing::Stored) => self.exchange.alone = true,
+            // It may be stored by now, here or by another process.
+            Boarded::Landed(Landing::Stored) | Boarded::Alone(Why::Late) => {
+                self.exchange.alone = true;
+            }
             Boarded::Lead(flight) => {
                 self.lead = Some(Lead::new(flight));
                 return self.depart();
             }
-            Boarded::Alone(why) => return self.go_alone(why, request),
+            Boarded::Alone(_) => return self.go_alone(),
         }
         Box::pin(self.exchange.resolve(request)).await
     }
 
-    /// Goes to the handler after all; where two have failed, what is stored may do instead.
-    fn go_alone(mut self: Box<Self>, why: Why, request: &HeaderMap) -> Step {
+    /// Goes to the handler after all.
+    fn go_alone(mut self: Box<Self>) -> Step {
         self.collapsed = Some(false);
-        if why == Why::Failed {
-            self.client.clone_from(request);
-            if let Some(stale) = self.failed() {
-                return self.answer(stale);
-            }
-        }
         self.depart()
     }
 
@@ -257,6 +254,10 @@ impl Forward {
     ) -> Option<Response<Content>> {
         let exchange = &self.exchange;
         let (engine, facts) = (&exchange.engine, &exchange.facts);
+        if exchange.exact.is_some() && stored.key != exchange.key {
+            // The queries are the same by a rule that this response does not state any more.
+            return None;
+        }
         StoredResponse::select(std::iter::once(stored), request)?;
         let age = stored.age(engine.options.clock.now());
         let decision = decide::on_stored(engine, stored, age, request, facts, exchange.policy());

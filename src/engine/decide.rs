@@ -75,6 +75,10 @@ pub(super) fn on_stored(
     if facts.range && !policy.serve_ranges {
         return Decision::Forward(Miss::Partial);
     }
+    if stored.status == StatusCode::PARTIAL_CONTENT && facts.head {
+        // Ranges are for GET (RFC 9110 §14.2), and a part's head is not that of the whole.
+        return Decision::Forward(Miss::Partial);
+    }
     if stored.status == StatusCode::PARTIAL_CONTENT
         && matches!(
             partial::portion(engine, stored, request, facts),

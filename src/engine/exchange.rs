@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::decide::{self, Decision, Service};
@@ -39,6 +39,8 @@ pub(crate) struct Exchange {
     pub(super) alone: bool,
     /// What it holds in the fields that tell it apart from one it has waited for.
     pub(super) variant: Option<VariantFields>,
+    /// Whether chance has chosen it to refresh what is still fresh.
+    pub(super) ahead: bool,
     /// Whether the store had to be waited for.
     pub(super) waited: bool,
     /// What the store could tell at once.
@@ -91,6 +93,7 @@ impl Exchange {
             started,
             alone: false,
             variant: None,
+            ahead: false,
             waited: false,
             peeked,
         }
@@ -126,7 +129,12 @@ impl Exchange {
                 Decision::Validate(why) => (why, Nominated::from_elem(stored, 1)),
                 Decision::Forward(why) => (why, Nominated::new()),
             },
-            Outcome::OtherVariants(others) => (Miss::Variant, others.into()),
+            Outcome::OtherVariants(others) => {
+                // Who confirms a part would confirm it to one who asked for all.
+                let whole =
+                    |other: &Arc<StoredResponse>| other.status != StatusCode::PARTIAL_CONTENT;
+                (Miss::Variant, others.into_iter().filter(whole).collect())
+            }
             Outcome::Invalidated => (Miss::Invalidated, Nominated::new()),
             Outcome::Damaged => (Miss::Damaged, Nominated::new()),
             Outcome::Unreachable(error) => (self.not_found(&error), Nominated::new()),
@@ -158,7 +166,10 @@ impl Exchange {
             &self.facts,
             self.policy(),
         );
-        decision.or_ahead(self.route.as_deref(), stored, age)
+        match (decision, self.ahead) {
+            (Decision::Serve(Service::Fresh), true) => Decision::ServeAndRefresh(Service::Fresh),
+            _ => decision.or_ahead(self.route.as_deref(), stored, age),
+        }
     }
 
     fn serve(
@@ -178,15 +189,18 @@ impl Exchange {
         response
     }
 
-    /// Answers at once, and forwards the request behind the answer unless another one does so or it
-    /// is a HEAD, whose answer could renew nothing.
+    /// Answers at once, and forwards the request behind the answer unless another one does so, or it
+    /// is a HEAD, whose answer could renew nothing, or its client does not want that.
     async fn refresh(
         self,
         response: Response<Content>,
         stored: Arc<StoredResponse>,
         captured: Option<Captured>,
     ) -> Step {
-        let refreshing = match self.facts.head {
+        let Facts {
+            head, directives, ..
+        } = &self.facts;
+        let refreshing = match *head || directives.only_if_cached || directives.no_store {
             true => None,
             false => self.engine.refreshes.begin(&self.key),
         };
@@ -197,12 +211,9 @@ impl Exchange {
         let nominated = Nominated::from_elem(stored, 1);
         let mut forward = Forward::new(self, Miss::Stale, nominated, None, captured);
         match forward.is_led_by_another() {
-            true => {
-                refreshing.succeeded();
-                Step::Answer(response)
-            }
+            true => Step::Answer(response),
             false => {
-                forward.refreshing = Some(refreshing);
+                forward.refreshing = Some(refreshing.departed());
                 Step::Refresh(response, Box::new(forward))
             }
         }

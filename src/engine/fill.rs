@@ -11,7 +11,6 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body as _;
 use smallvec::SmallVec;
-use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::admit::{Admission, announced_length};
@@ -28,6 +27,7 @@ use crate::reason::{Miss, Refusal};
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::cache_status::Handling;
 use crate::semantics::etag;
+use crate::semantics::freshness::Terms;
 use crate::semantics::grpc;
 use crate::semantics::reuse::{self, Reuse};
 use crate::store::{Fill, Kept};
@@ -77,13 +77,7 @@ impl Recorder {
         admission: Admission,
         captured: Option<Captured>,
     ) -> Self {
-        let nobody = RequestDirectives::default();
-        if reuse::decide(
-            &admission.terms,
-            admission.terms.age(Duration::ZERO),
-            &nobody,
-        ) != Reuse::ServeFresh
-        {
+        if !is_of_use_now(&admission.terms) {
             forward.ground(true);
         }
         let exchange = forward.exchange;
@@ -233,6 +227,9 @@ impl Tap for Recorder {
     }
 
     fn too_long(mut self: Box<Self>) {
+        if let Some(recording) = &mut self.recording {
+            recording.engine.ground(recording.lead.take(), true);
+        }
         self.refuse(Refusal::BodyTooLarge);
     }
 }
@@ -328,14 +325,20 @@ impl Aboard {
             drop(lead.land(Landing::Stored));
         }
     }
+
+    /// Sends them to the handler: the store has not taken the response.
+    fn refused(self, engine: &Engine, for_long: bool) {
+        if let Self::Lead(lead) = self {
+            engine.ground(Some(lead), for_long);
+        }
+    }
 }
 
 impl Engine {
     /// Reads a body to its end for the store though all who read it have gone, if that does not take
     /// too long.
     fn finish_body(self: &Arc<Self>, reader: Reader) {
-        self.tasks
-            .spawn(async move { drop(timeout(LONGEST_FETCH, reader.finish()).await) });
+        self.tasks.spawn(reader.finish(), LONGEST_FETCH);
     }
 
     /// Gives a response to the store for so long: at once where the store need not wait, else in a
@@ -369,14 +372,18 @@ impl Engine {
                     metrics.stored();
                     engine.metrics.body_stored(length);
                     aboard.into_iter().for_each(Aboard::stored);
+                    return;
                 }
                 Ok(Kept::Invalidated) => metrics.refused(Refusal::Invalidated),
                 Ok(Kept::TooLarge) => metrics.refused(Refusal::BodyTooLarge),
-                Err(error) => {
+                Err(ref error) => {
                     tracing::debug!(%error, operation = "put", "store failed");
                     metrics.refused(Refusal::StoreError);
                     engine.metrics.store_failed();
                 }
+            }
+            if let Some(aboard) = aboard {
+                aboard.refused(&engine, matches!(kept, Ok(Kept::TooLarge)));
             }
         };
         self.tasks.finish(store.instrument(span));
@@ -396,6 +403,12 @@ impl Engine {
         })
         .await
     }
+}
+
+/// Whether a response that has just arrived can answer others.
+pub(super) fn is_of_use_now(terms: &Terms) -> bool {
+    let (age, anybody) = (terms.age(Duration::ZERO), RequestDirectives::default());
+    reuse::decide(terms, age, &anybody) == Reuse::ServeFresh
 }
 
 fn length(body: &[u8]) -> u64 {

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::admit::Admission;
 use super::collapse::{Landing, Lead};
-use super::fill::Aboard;
+use super::fill::{self, Aboard};
 use super::refresh::Refreshing;
 use super::respond::{self, Content};
 use super::{Engine, Exchange, Recorder, partial, refresh};
@@ -88,13 +88,13 @@ impl Forward {
                 .map(Arc::clone),
             completing: false,
             sent: exchange.started,
+            collapsed: exchange.alone.then_some(false),
             exchange,
             why,
             nominated,
             captured,
             lead: None,
             refreshing: None,
-            collapsed: None,
             client: HeaderMap::new(),
         }
     }
@@ -178,11 +178,6 @@ impl Forward {
             response_time: HttpDate::from(options.clock.wall()),
             delay: now - self.sent,
         };
-        if !head.status.is_server_error()
-            && let Some(refreshing) = self.refreshing.take()
-        {
-            refreshing.succeeded();
-        }
         if head.status == StatusCode::NOT_MODIFIED {
             return self.confirmed(head, &told, arrival, again);
         }
@@ -209,6 +204,7 @@ impl Forward {
         let refusal = match admitted {
             // What the store cannot take others can still share.
             Ok(mut admission) if captured.is_some() || self.lead.is_some() => {
+                self.refreshed();
                 admission
                     .late
                     .extend(completed.iter().flat_map(|part| tags_of(part)));
@@ -225,13 +221,39 @@ impl Forward {
                 return Arrived::Record(Recorder::new(self, admission, captured), prefix);
             }
             Ok(_) => Refusal::StoreError,
-            Err(refusal) => refusal,
+            Err(refusal) => {
+                self.drop_replaced(head.status, refusal);
+                refusal
+            }
         };
         self.exchange.counters().refused(refusal);
         self.refuse_others(head.status, refusal);
         let detail = self.detail().unwrap_or(refusal.as_str());
         self.sign(head, status, false, Some(detail));
         Arrived::Pass(prefix)
+    }
+
+    /// Drops what the request selected before, if what comes now is the resource's new answer though
+    /// it cannot be stored (RFC 9111 §4.3.3).
+    fn drop_replaced(&mut self, status: StatusCode, refusal: Refusal) {
+        let tells_of_resource = status.is_success()
+            || status.is_redirection()
+            || matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        let facts = &self.exchange.facts;
+        if tells_of_resource
+            && !is_about_range(status)
+            && !(facts.head || facts.range || concerns_requester(refusal))
+            && let Some(former) = self.selected.take()
+        {
+            self.exchange.engine.discard(&former);
+        }
+    }
+
+    /// Notes that a refresh has brought something.
+    fn refreshed(&mut self) {
+        if let Some(refreshing) = self.refreshing.take() {
+            refreshing.succeeded();
+        }
     }
 
     /// Drops what the request selected before, if what comes now answers other requests: a resource
@@ -360,6 +382,11 @@ impl Forward {
                 renewed.terms = admission.terms;
                 renewed.variant = admission.variant;
                 exchange.counters().revalidated();
+                self.refreshed();
+                if !fill::is_of_use_now(&renewed.terms) {
+                    self.ground(true);
+                }
+                let exchange = &self.exchange;
                 let aboard = self.lead.take().map(Aboard::Lead);
                 if let Some(captured) = self.captured.take() {
                     let mut late = admission.late;
@@ -407,7 +434,13 @@ impl Forward {
             Failure::Status(status) => Some(status),
             Failure::Unreachable => None,
         };
-        Some(self.answer_with(self.selected.as_ref()?, status, Some(allowance.as_str())))
+        let stored = self.selected.as_ref()?;
+        let mut response = self.answer_with(stored, status, Some(allowance.as_str()));
+        // Only a validated response has the fields that `no-cache` names (RFC 9111 §5.2.2.4).
+        for name in &stored.terms.omitted {
+            response.headers_mut().remove(name);
+        }
+        Some(response)
     }
 
     fn after(&self, failure: Failure) -> Option<AfterFailure> {

@@ -41,13 +41,13 @@ struct Rest {
     until: Instant,
 }
 
-/// The right to refresh a key. Unless it [succeeds](Self::succeeded) the key is left alone for a
-/// while.
+/// The right to refresh a key. Once its request has [departed](Self::departed), the key is left
+/// alone for a while unless it [succeeds](Self::succeeded).
 #[derive(Debug)]
 pub(crate) struct Refreshing {
     key: PrimaryKey,
     refreshes: Arc<Refreshes>,
-    succeeded: bool,
+    failed: bool,
 }
 
 impl Refreshes {
@@ -72,15 +72,21 @@ impl Refreshes {
         Some(Refreshing {
             key: key.clone(),
             refreshes: Arc::clone(self),
-            succeeded: false,
+            failed: false,
         })
     }
 }
 
 impl Refreshing {
-    /// Ends the refresh, because the handler has answered, or because others refresh the key.
+    /// Counts the refresh as failed from now on, until it succeeds.
+    pub(super) fn departed(mut self) -> Self {
+        self.failed = true;
+        self
+    }
+
+    /// Ends the refresh, because what it has brought is stored, or because others refresh the key.
     pub(super) fn succeeded(mut self) {
-        self.succeeded = true;
+        self.failed = false;
     }
 }
 
@@ -90,7 +96,7 @@ impl Drop for Refreshing {
         let mut keys = self.refreshes.keys.lock();
         keys.under_way.remove(&self.key);
         let rest = keys.resting.remove(&self.key);
-        if self.succeeded {
+        if !self.failed {
             return;
         }
         if keys.resting.len() >= MAX_RESTING {
@@ -121,10 +127,14 @@ pub(super) fn is_due_ahead(window: Duration, rest: Duration) -> bool {
 
 /// Takes out of a request what is its sender's alone: a refresh is for everybody.
 pub(super) fn anonymise(request: &mut HeaderMap, spec: &KeySpec) {
+    let cookies = spec.cookies_in_key(request);
     for name in [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION] {
-        if !spec.covers_field(name.as_str()) && (name != COOKIE || spec.cookies.is_empty()) {
+        if !spec.covers_field(name.as_str()) {
             request.remove(name);
         }
+    }
+    if let Some(cookies) = cookies {
+        request.insert(COOKIE, cookies);
     }
     for name in [IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE] {
         request.remove(name);
@@ -170,13 +180,13 @@ mod tests {
     fn a_key_rests_the_longer_the_more_often_its_refresh_fails() {
         let (clock, refreshes) = refreshes();
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-            drop(refreshes.begin(&key("/a")).unwrap());
+            drop(refreshes.begin(&key("/a")).unwrap().departed());
             clock.advance(Duration::from_millis(seconds * 1000 - 1));
             assert!(refreshes.begin(&key("/a")).is_none(), "{seconds} s");
             clock.advance(Duration::from_millis(1));
         }
         refreshes.begin(&key("/a")).unwrap().succeeded();
-        drop(refreshes.begin(&key("/a")).unwrap());
+        drop(refreshes.begin(&key("/a")).unwrap().departed());
         clock.advance(FIRST_REST);
         assert!(refreshes.begin(&key("/a")).is_some());
     }
@@ -190,12 +200,12 @@ mod tests {
             PrimaryKey::new(&Namespace::default(), &spec, &Method::GET, &uri, &fields).unwrap()
         };
         let held: Vec<_> = (0..MAX_REFRESHES)
-            .map(|n| refreshes.begin(&numbered(n)).unwrap())
+            .map(|n| refreshes.begin(&numbered(n)).unwrap().departed())
             .collect();
         assert!(refreshes.begin(&key("/one-more")).is_none());
         drop(held);
         for n in MAX_REFRESHES..2 * MAX_RESTING {
-            drop(refreshes.begin(&numbered(n)));
+            drop(refreshes.begin(&numbered(n)).map(Refreshing::departed));
         }
         assert_eq!(refreshes.keys.lock().resting.len(), MAX_RESTING);
     }
@@ -222,11 +232,13 @@ mod tests {
             request.insert(name, "x".parse().unwrap());
         }
         request.insert("x-tenant", "7".parse().unwrap());
+        request.insert(COOKIE, "sid=1; lang=de; x=lang".parse().unwrap());
         let spec = KeySpec {
             cookies: vec!["lang".into()],
             ..KeySpec::default()
         };
         anonymise(&mut request, &spec);
+        assert_eq!(request[COOKIE], "lang=de");
         let left: Vec<_> = request.keys().map(http::HeaderName::as_str).collect();
         assert_eq!(left.len(), 2);
         assert!(

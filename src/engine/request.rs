@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, COOKIE};
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request, Response, Version};
 use http_body::Body;
 
-use super::decide::{self, Decision};
+use super::decide::{self, Decision, Service};
 use super::respond::{self, Content};
 use super::{Engine, Exchange, Reading, Write};
 use crate::extension::Told;
@@ -145,7 +145,7 @@ impl Engine {
         self: &Arc<Self>,
         request: &Request<B>,
         matched: Option<&Match<'_, '_>>,
-        facts: Facts,
+        mut facts: Facts,
         policy: &Policy,
         spec: &KeySpec,
     ) -> Option<Exchange> {
@@ -158,6 +158,8 @@ impl Engine {
         {
             return None;
         }
+        // No precondition and no range makes the answer to a POST another one (RFC 9110 §13.1.3, §14.2).
+        (facts.conditional, facts.range) = (false, false);
         let namespace = &self.options.namespace;
         let (uri, headers) = (request.uri(), request.headers());
         let key = PrimaryKey::new(namespace, spec, &Method::GET, uri, headers).ok()?;
@@ -174,6 +176,7 @@ impl Engine {
         mut key: PrimaryKey,
     ) -> Reception {
         let started = self.options.clock.now();
+        let mut ahead = false;
         let exact = self.searches.widen(&mut key);
         let found = self.glance(&key, request.headers());
         if let Some(Found {
@@ -196,9 +199,11 @@ impl Engine {
                 self.metrics.body_served(response.body().len());
                 return Reception::Answer(response);
             }
+            ahead = decision == Decision::ServeAndRefresh(Service::Fresh);
         }
         let mut exchange = Exchange::new(self, request, matched, facts, key, started, found);
         exchange.exact = exact;
+        exchange.ahead = ahead;
         Reception::Exchange(Box::new(exchange))
     }
 
@@ -266,7 +271,8 @@ impl Facts {
 
     /// Forgets what has been taken out of the request's fields, and what its sender asked of caches.
     pub(super) fn anonymise(&mut self, headers: &HeaderMap) {
-        self.cookie &= headers.contains_key(COOKIE);
+        // What is left of the cookies is part of the key.
+        self.cookie = false;
         self.authorization &= headers.contains_key(AUTHORIZATION);
         (self.conditional, self.range) = (false, false);
         self.directives = RequestDirectives::default();

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{AGE, CACHE_STATUS, CONTENT_RANGE, CONTENT_TYPE};
+use http::header::{AGE, CACHE_CONTROL, CACHE_STATUS, CONTENT_RANGE, CONTENT_TYPE, EXPIRES};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 
@@ -215,6 +215,10 @@ fn unsatisfiable(stored: &StoredResponse) -> Response<Content> {
     let mut response = not_modified(stored);
     *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
     let length = u64::try_from(stored.body.len()).unwrap_or(u64::MAX);
+    // For how long the whole may be used says nothing of this.
+    for name in [CACHE_CONTROL, EXPIRES] {
+        response.headers_mut().remove(name);
+    }
     response
         .headers_mut()
         .insert(CONTENT_RANGE, range::unsatisfied(length));

@@ -63,10 +63,11 @@ impl Tasks {
         }
     }
 
-    /// Runs `future` in a task that a shutdown waits for.
-    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+    /// Runs `future` for at most `limit`, in a task that a shutdown waits for.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static, limit: Duration) {
         if let Ok(runtime) = Handle::try_current() {
-            self.0.spawn_on(future, &runtime);
+            let limited = async move { drop(timeout(limit, future).await) };
+            self.0.spawn_on(limited, &runtime);
         }
     }
 

@@ -1,5 +1,5 @@
 use http::header::COOKIE;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode;
 
 /// What of a request enters its key, beside method class, scheme and path.
@@ -26,6 +26,18 @@ impl KeySpec {
             |(name, _): (&[u8], _)| self.cookies.iter().any(|known| is_named(name, known));
         self.covers_field(COOKIE.as_str())
             || !self.cookies.is_empty() && cookie_pairs(headers).all(covered)
+    }
+
+    /// Returns the cookies of a request that are part of its key, as one line; `None` if none are,
+    /// or all the field is.
+    pub(crate) fn cookies_in_key(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let is_in_key = |name| self.cookies.iter().any(|known| is_named(name, known));
+        let pairs = cookie_pairs(headers).filter(|(name, _)| is_in_key(name));
+        let pairs: Vec<_> = pairs.map(|(_, pair)| pair).collect();
+        if pairs.is_empty() || self.covers_field(COOKIE.as_str()) {
+            return None;
+        }
+        HeaderValue::from_bytes(&pairs.join(&b"; "[..])).ok()
     }
 }
 

@@ -265,7 +265,7 @@ where
 {
     to.anonymise(request.headers_mut());
     let engine = to.engine();
-    engine.tasks.spawn(async move {
+    let fetch = async move {
         let (head, body) = request.into_parts();
         if to.is_fetched_elsewhere(&head.headers).await {
             return;
@@ -274,7 +274,8 @@ where
         if let Ok(response) = forward(inside, request, to).await {
             drain(response.into_body()).await;
         }
-    });
+    };
+    engine.tasks.spawn(fetch, LONGEST_FETCH);
 }
 
 /// Reads a body to its end, so that what records it sees all of it.

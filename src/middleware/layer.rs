@@ -25,6 +25,9 @@ use crate::store::Store;
 /// the URI: axum takes the prefix off. Put the layer around the outer router, or give each nested
 /// one a [`namespace`](Self::namespace) of its own; two that share one answer for each other.
 ///
+/// A Tokio runtime that the service runs on must have its timers (`enable_time`, as `#[tokio::main]`
+/// does); without a runtime the cache works too, but nothing happens in the background.
+///
 /// # Requests for the same at the same time
 ///
 /// Of requests that miss the same response at the same time, one goes to the handler; the others

@@ -94,9 +94,9 @@ impl Arrival<'_> {
 }
 
 /// A final response that stands on its own, and that its definition does not
-/// keep from caches (RFC 6585).
+/// keep from caches (RFC 6585). A 416 is about one request's range, which no key holds.
 fn is_storable(status: StatusCode) -> bool {
-    !status.is_informational() && !matches!(status.as_u16(), 304 | 428 | 429 | 431 | 511)
+    !status.is_informational() && !matches!(status.as_u16(), 304 | 416 | 428 | 429 | 431 | 511)
 }
 
 /// The statuses whose caching requirements this cache knows and meets

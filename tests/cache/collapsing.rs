@@ -212,3 +212,23 @@ async fn all_read_along_while_the_body_is_made_and_one_that_stalls_harms_nobody(
         hit.cache_status()
     );
 }
+
+#[tokio::test]
+async fn queries_that_are_the_same_no_more_do_not_share() {
+    let origin = Origin::new(|call| {
+        let query = call.head.uri.query().unwrap_or_default().to_owned();
+        match call.number {
+            1 => response(
+                &[("no-vary-search", "params=(\"q\")"), ("etag", "\"v\"")],
+                query,
+            ),
+            _ => response(&[("etag", "\"w\"")], query),
+        }
+    });
+    let cache = Cache::new(&origin, everywhere(ttl(10)));
+    assert_eq!(cache.get("/a?q=1").await.text(), "q=1");
+    assert_eq!(cache.get("/a?q=2").await.text(), "q=1");
+    cache.advance(20);
+    let (one, two) = tokio::join!(cache.get("/a?q=1"), cache.get("/a?q=2"));
+    assert_eq!((one.text(), two.text()), ("q=1", "q=2"));
+}

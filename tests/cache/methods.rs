@@ -208,3 +208,29 @@ async fn a_streamed_answer_to_post_is_stored_when_it_has_been_read() {
     cache.method("POST", "/list").await;
     assert_eq!(cache.get("/list").await.cache_status(), "hit; ttl=60");
 }
+
+#[tokio::test]
+async fn the_answer_to_a_post_is_the_clients_whatever_it_holds() {
+    let fields = [
+        ("cache-control", "max-age=60"),
+        ("content-location", "/a"),
+        ("etag", "\"v\""),
+    ];
+    let origin = Origin::new(move |_| crate::support::status(200, &fields, "made"));
+    let rules =
+        tower_response_cache::Rules::builder().policy(tower_response_cache::Policy::rfc9111());
+    let cache = Cache::new(&origin, rules);
+    for condition in [
+        ("if-none-match", "*"),
+        ("if-none-match", "\"v\""),
+        ("range", "bytes=0-0"),
+    ] {
+        let post = request(Method::POST, "/a", &[condition]);
+        let answer = cache.fetch(post).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.text()),
+            (200, "made"),
+            "{condition:?}"
+        );
+    }
+}

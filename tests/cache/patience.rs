@@ -146,3 +146,18 @@ fn limits_that_contradict_each_other_are_mistakes() {
         "{error}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_slow_handler_brings_is_stored_though_nobody_could_wait_with_it() {
+    let origin = Origin::counting(&[]);
+    let cache = Cache::new(&origin, everywhere(impatient()))
+        .with(|layer| layer.collapse_wait(Duration::ZERO));
+    cache.get("/a").await;
+    cache.advance(20);
+    let hold = origin.hold();
+    assert_eq!(cache.get("/a").await.text(), "1");
+    drop(hold);
+    settle().await;
+    assert_eq!(cache.get("/a").await.cache_status(), "hit; ttl=10");
+    assert_eq!(origin.calls(), 2);
+}

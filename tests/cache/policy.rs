@@ -671,7 +671,9 @@ fn one_cache_serves_several_runtimes() {
     let cache = Cache::new(&origin, everywhere(ttl(60)));
     // Missed, stale and refreshed, and hit, each elsewhere.
     for (text, seconds) in [("1", 11), ("1", 0), ("2", 0)] {
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
         runtime.unwrap().block_on(async {
             assert_eq!(cache.get("/a").await.text(), text, "C6");
             settle().await;

@@ -535,3 +535,62 @@ async fn a_stale_complete_response_is_validated_before_it_is_cut() {
     );
     assert_eq!(answer.cache_status(), "fwd=stale; fwd-status=304; ttl=10");
 }
+
+#[tokio::test]
+async fn a_part_is_not_confirmed_for_who_asks_for_all() {
+    let origin = Origin::new(|call| {
+        let fields = [
+            ("vary", "x"),
+            ("etag", "\"v\""),
+            ("cache-control", "max-age=60"),
+        ];
+        if call.header("if-none-match") == "\"v\"" {
+            return status(304, &fields, "");
+        }
+        if call.header("range").is_empty() {
+            return response(&fields, TEXT);
+        }
+        let mut part = status(206, &fields, &TEXT[..4]);
+        let range = "bytes 0-3/10".parse().unwrap();
+        part.headers_mut().insert("content-range", range);
+        part
+    });
+    let cache = Cache::new(&origin, letter());
+    let fields = [("range", "bytes=0-3"), ("x", "a")];
+    assert_eq!(cache.get_with("/a", &fields).await.status, 206);
+    let all = cache.get_with("/a", &[("x", "b")]).await;
+    assert_eq!((all.status, all.text()), (StatusCode::OK, TEXT), "PA2");
+}
+
+#[tokio::test]
+async fn a_head_takes_no_part_in_ranges() {
+    let origin = ranging("\"v\"");
+    let cache = Cache::new(&origin, letter());
+    part(&cache, "bytes=0-3").await;
+    for fields in [&[][..], &[("range", "bytes=1-2")]] {
+        let head = crate::support::request(http::Method::HEAD, "/a", fields);
+        cache.fetch(head).await;
+        assert_eq!(origin.last().head.method, http::Method::HEAD);
+        let asked = fields.first().map_or("", |(_, range)| range);
+        assert_eq!(origin.last().header("range"), asked, "nothing is completed");
+    }
+}
+
+#[tokio::test]
+async fn a_range_that_is_nowhere_is_no_answer_for_others() {
+    let fields = [("cache-control", "max-age=60")];
+    let origin = Origin::new(move |call| match call.header("range") {
+        "" => response(&fields, TEXT),
+        _ => status(416, &fields, ""),
+    });
+    let cache = Cache::new(&origin, letter());
+    let range = [("range", "bytes=99-")];
+    assert_eq!(cache.get_with("/a", &range).await.status, 416);
+    assert_eq!(cache.get("/a").await.text(), TEXT);
+    let own = cache.get_with("/a", &range).await;
+    assert_eq!(
+        (own.status.as_u16(), own.header("cache-control")),
+        (416, "")
+    );
+    assert_eq!(origin.calls(), 2);
+}

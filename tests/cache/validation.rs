@@ -843,3 +843,58 @@ async fn a_head_that_shows_a_change_makes_the_stored_response_stale() {
         assert_eq!(cache.get("/a").await.text(), "new", "UH2, UH3: {code}");
     }
 }
+
+#[tokio::test]
+async fn what_has_changed_is_not_served_stale_though_the_new_answer_is_not_stored() {
+    for (code, fields) in [
+        (200, &[("cache-control", "no-store")][..]),
+        (404, &[]),
+        (410, &[]),
+    ] {
+        let origin =
+            Origin::counting(&[("cache-control", "max-age=10, stale-while-revalidate=100")]);
+        let cache = Cache::new(&origin, Rules::builder());
+        cache.get("/a").await;
+        cache.advance(20);
+        origin.answer(move |_| status(code, fields, "new"));
+        assert_eq!(cache.get("/a").await.text(), "1");
+        while origin.calls() < 2 {
+            tokio::task::yield_now().await;
+        }
+        crate::support::settle().await;
+        assert_eq!(cache.get("/a").await.text(), "new", "SV3: {code}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_wants_nothing_of_the_origin_causes_no_refresh() {
+    for asked in ["only-if-cached", "no-store"] {
+        let origin =
+            Origin::counting(&[("cache-control", "max-age=10, stale-while-revalidate=100")]);
+        let cache = Cache::new(&origin, letter());
+        cache.get("/a").await;
+        cache.advance(20);
+        let answer = cache.get_with("/a", &[("cache-control", asked)]).await;
+        assert_eq!(answer.text(), "1");
+        crate::support::settle().await;
+        assert_eq!(origin.calls(), 1, "{asked}");
+    }
+}
+
+#[tokio::test]
+async fn fields_that_no_cache_names_are_left_out_when_the_handler_fails_too() {
+    let fields = [
+        (
+            "cache-control",
+            "max-age=1, no-cache=\"x-own\", stale-if-error=100",
+        ),
+        ("x-own", "alice"),
+    ];
+    let origin = Origin::counting(&fields);
+    let cache = Cache::new(&origin, letter());
+    cache.get("/a").await;
+    cache.advance(10);
+    origin.fail();
+    let answer = cache.get("/a").await;
+    assert_eq!((answer.text(), answer.header("x-own")), ("1", ""), "CR5");
+}
