@@ -77,6 +77,19 @@ impl Scope {
         Self::digest_of(ScopeKind::Tag, namespace, tag)
     }
 
+    /// The scope of one group of an origin (RFC 9875), which no tag names. The origin is a scheme
+    /// and an authority, which is empty for what all hosts share.
+    pub(crate) fn group(namespace: &str, origin: (&[u8], &[u8]), group: &str) -> Self {
+        let mut name = Vec::new();
+        for part in [origin.0, origin.1] {
+            let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
+            name.extend_from_slice(&length.to_be_bytes());
+            name.extend(part.to_ascii_lowercase());
+        }
+        name.extend_from_slice(group.as_bytes());
+        Self::hashed(ScopeKind::Tag, b'g', namespace, &name)
+    }
+
     /// Returns the scope with this digest, as read back from a stored entry.
     pub(crate) fn from_parts(kind: ScopeKind, digest: [u8; 16]) -> Self {
         Self { kind, digest }
@@ -92,10 +105,14 @@ impl Scope {
         self.digest
     }
 
-    // The namespace is length-prefixed so that no two scopes share an input.
     fn digest_of(kind: ScopeKind, namespace: &str, name: &[u8]) -> Self {
+        Self::hashed(kind, kind.byte(), namespace, name)
+    }
+
+    // The namespace is length-prefixed so that no two scopes share an input.
+    fn hashed(kind: ScopeKind, first: u8, namespace: &str, name: &[u8]) -> Self {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&[kind.byte()]);
+        hasher.update(&[first]);
         hasher.update(
             &u64::try_from(namespace.len())
                 .unwrap_or(u64::MAX)

@@ -254,7 +254,7 @@ impl Exchange {
     }
 
     /// Returns the scopes of the tags that the handler and, where the rule trusts them, the
-    /// response's fields name.
+    /// response's fields name; and those of its groups, of which there are 32 at most.
     fn late_tags(&self, headers: &HeaderMap, told: &Told) -> Result<SmallVec<[Scope; 2]>, Refusal> {
         let groups;
         let mut tags: SmallVec<[&[u8]; 4]> = told.tags.iter().map(String::as_bytes).collect();
@@ -274,10 +274,13 @@ impl Exchange {
             return Err(Refusal::Tags);
         }
         let namespace = self.engine.options.namespace.as_str();
-        Ok(tags
-            .into_iter()
-            .map(|tag| Scope::tag(namespace, tag))
-            .collect())
+        let origin = self.key.origin();
+        let in_groups = groups::of_response(headers);
+        let in_groups = in_groups
+            .iter()
+            .map(|group| Scope::group(namespace, origin, group));
+        let tags = tags.into_iter().map(|tag| Scope::tag(namespace, tag));
+        Ok(tags.chain(in_groups).collect())
     }
 
     /// Tells clients how to hold a response that only rule or handler call cacheable: to ask every

@@ -135,6 +135,10 @@ impl Recorder {
             .exact()
             .is_some_and(|length| length <= recording.engine.options.hash_ahead);
         let unary = recording.facts.is_grpc_unary();
+        let fits = body
+            .size_hint()
+            .upper()
+            .is_some_and(|length| length <= recording.max_body);
         let (engine, max_body) = (Arc::clone(&recording.engine), recording.max_body);
         let most = |first: &[u8]| match grpc::message_end(first) {
             Some(end) if unary => end.min(max_body),
@@ -151,10 +155,16 @@ impl Recorder {
         }
         let keep = most(ahead.first());
         let lead = recording.take_lead();
+        // They wait for the store, and not for the client that came first.
+        let in_a_hurry = recording.lead.is_some() && fits;
         let draft = lead.is_some().then(|| Arc::new(recording.draft.clone()));
         let landed = Arc::clone(&recording.landed);
+        let to_finish = Arc::clone(&engine);
         let finish = Box::new(move |reader: Reader| engine.finish_body(reader));
         let (along, reader) = Along::new(Box::pin(ahead), keep, Box::new(self), finish);
+        if in_a_hurry && let Some(more) = along.reader() {
+            to_finish.finish_body(more);
+        }
         if let (Some(lead), Some(draft)) = (lead, draft) {
             let landing = Landing::Response(draft, Some(along));
             // It is held as long as the body arrives and is being stored.

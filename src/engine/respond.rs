@@ -55,6 +55,16 @@ impl Content {
         Self::arriving(Box::pin(Ahead::new(Some(prefix), rest)))
     }
 
+    /// Returns the same content once more; `None` if it is still arriving.
+    pub(crate) fn again(&self) -> Option<Self> {
+        self.arriving.is_none().then(|| Self {
+            first: self.first.clone(),
+            rest: self.rest.clone(),
+            trailers: self.trailers.clone(),
+            arriving: None,
+        })
+    }
+
     /// Returns the length of the data at hand, in bytes.
     pub(crate) fn len(&self) -> u64 {
         let data = self.first.iter().chain(&self.rest);

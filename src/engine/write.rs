@@ -120,12 +120,14 @@ impl Write {
         let namespace = self.engine.options.namespace.as_str();
         let uris = invalidation::named_by(self.target(), &head.headers);
         let groups = groups::invalidated_by(&self.method, head.status, &head.headers);
+        // Those of its own origin, and of what all hosts share.
+        let scheme = self.uri.scheme_str().unwrap_or("http").as_bytes();
+        let own = self.authority.as_deref().unwrap_or_default();
+        let groups = groups.iter().flat_map(|group| {
+            [own, b""].map(|host| Scope::group(namespace, (scheme, host), group))
+        });
         uris.map(|uri| Scope::path(namespace, &decoded_path(uri.path())))
-            .chain(
-                groups
-                    .iter()
-                    .map(|group| Scope::tag(namespace, group.as_bytes())),
-            )
+            .chain(groups)
             .collect()
     }
 

@@ -92,6 +92,14 @@ impl PrimaryKey {
         Self::of(encoded.into())
     }
 
+    /// Returns the scheme and the authority of what it is the key of; no authority for all hosts.
+    pub(crate) fn origin(&self) -> (&[u8], &[u8]) {
+        let field = |wanted| fields(&self.encoded).find(|(tag, _)| *tag == wanted);
+        let [scheme, authority] = [Tag::SCHEME, Tag::AUTHORITY].map(field);
+        let value = |field: Option<(Tag, _)>| field.map(|(_, value)| value).unwrap_or_default();
+        (value(scheme), value(authority))
+    }
+
     /// Returns the whole encoding, which is compared on every read of a stored response.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -41,26 +41,26 @@ where
 /// The service inside, ready to be called, and how to call it once more.
 pub(super) struct Inside<S, ReqBody> {
     service: S,
-    /// Makes a body without content, if that of the request has none and another can be made.
-    empty: Option<Empty<ReqBody>>,
+    /// Makes the request's body once more, if that can be done.
+    body: Option<Repeated<ReqBody>>,
 }
 
-type Empty<ReqBody> = Box<dyn FnOnce() -> ReqBody + Send>;
+type Repeated<ReqBody> = Box<dyn FnOnce() -> ReqBody + Send>;
 
 impl<S, ReqBody> Inside<S, ReqBody> {
     /// The service, which can be sent a request only once.
     pub(super) fn once(service: S) -> Self {
         Self {
             service,
-            empty: None,
+            body: None,
         }
     }
 
-    /// The service, which can be sent a request again whose body `empty` makes.
-    pub(super) fn again(service: S, empty: impl FnOnce() -> ReqBody + Send + 'static) -> Self {
+    /// The service, which can be sent a request again whose body `body` makes.
+    pub(super) fn again(service: S, body: impl FnOnce() -> ReqBody + Send + 'static) -> Self {
         Self {
             service,
-            empty: Some(Box::new(empty)),
+            body: Some(Box::new(body)),
         }
     }
 }
@@ -79,15 +79,22 @@ pub(super) async fn read<S, F, B, ReqBody>(
 ) -> Answer<S, ReqBody>
 where
     S: Inner<ReqBody>,
-    F: Fn(RequestBody<B>) -> ReqBody,
+    F: Fn(RequestBody<B>) -> ReqBody + Send + 'static,
     B: Body + Send + 'static,
     B::Error: Into<BoxError>,
     ReqBody: Send + 'static,
 {
     let (request, taken_up) = reading.read(request.map(body::source)).await;
+    let again = request.body().again();
     let request = request.map(|content| wrap(RequestBody::read(content)));
     match taken_up {
-        Ok(exchange) => self::exchange(Inside::once(service), request, exchange).await,
+        Ok(exchange) => {
+            let inside = match again {
+                Some(content) => Inside::again(service, move || wrap(RequestBody::read(content))),
+                None => Inside::once(service),
+            };
+            self::exchange(inside, request, exchange).await
+        }
         Err(passage) => {
             let mut response = service.call(request).await?;
             passage.finish(&mut response);
@@ -197,10 +204,10 @@ async fn forward<S, ReqBody>(
 where
     S: Inner<ReqBody>,
 {
-    let Inside { mut service, empty } = inside;
-    let mut again = empty
+    let Inside { mut service, body } = inside;
+    let mut again = body
         .filter(|_| forward.has_questions())
-        .map(|empty| with_body(&request, empty()));
+        .map(|body| with_body(&request, body()));
     loop {
         forward.prepare(request.headers_mut(), again.is_some());
         let response = match forward.bounded(service.call(request)).await {

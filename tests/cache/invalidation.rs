@@ -212,7 +212,8 @@ async fn groups_that_the_answer_to_a_write_names_are_invalidated() {
         ("POST", 200, "\"Sport\"", true),
         ("POST", 200, "\"x\", \"news\"", true),
         ("POST", 200, "\"sport\"", false),
-        ("POST", 200, "\"b\"", true),
+        // A tag is no group.
+        ("POST", 200, "\"b\"", false),
         ("POST", 200, "news", false),
         ("POST", 404, "\"news\"", false),
         ("OPTIONS", 200, "\"news\"", false),
@@ -581,4 +582,26 @@ async fn a_streamed_answer_to_a_write_comes_after_the_invalidation_and_untouched
     );
     let answer = Answer::read(answer).await;
     assert_eq!((answer.text(), answer.header("x-own")), ("onetwo", "1"));
+}
+
+#[tokio::test]
+async fn groups_are_of_one_origin_and_need_no_rule() {
+    let origin = Origin::new(|call| match call.head.method {
+        Method::GET => response(
+            &[("cache-control", "max-age=60"), ("cache-groups", "\"g\"")],
+            call.number.to_string(),
+        ),
+        _ => response(&[("cache-group-invalidation", "\"g\"")], ""),
+    });
+    let cache = Cache::new(&origin, Rules::builder());
+    let host = |host: &'static str| [("host", host)];
+    for name in ["a.example", "b.example"] {
+        cache.get_with("/x", &host(name)).await;
+    }
+    let post = request(Method::POST, "/y", &host("A.example:80"));
+    cache.fetch(post).await;
+    let changed = cache.get_with("/x", &host("a.example")).await;
+    assert_eq!(changed.text(), "4", "RFC 9875 §3");
+    let other = cache.get_with("/x", &host("b.example")).await;
+    assert_eq!(other.text(), "2", "RFC 9875 §2");
 }

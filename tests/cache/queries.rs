@@ -374,3 +374,25 @@ async fn a_layer_that_reads_no_content_lets_queries_pass() {
         assert_eq!(answer.cache_status(), "fwd=bypass; detail=content-unread");
     }
 }
+
+#[tokio::test]
+async fn a_query_is_asked_once_more_where_a_304_fits_nothing() {
+    let origin = Origin::new(|call| {
+        let fields = [("cache-control", "max-age=10"), ("etag", "\"v\"")];
+        match (call.number, call.header("if-none-match")) {
+            (1, _) => response(&fields, "old"),
+            (_, "") => response(&fields, "new"),
+            _ => crate::support::status(304, &[("etag", "\"other\"")], ""),
+        }
+    });
+    let cache = Cache::new(&origin, everywhere(Rule::from_origin()));
+    let query = || {
+        let method = Method::from_bytes(b"QUERY").unwrap();
+        let fields = [("content-type", "text/plain")];
+        crate::support::request(method, "/a", &fields).map(|_| http_body_util::Full::from("words"))
+    };
+    assert_eq!(cache.fetch_by_content(query()).await.text(), "old");
+    cache.advance(11);
+    assert_eq!(cache.fetch_by_content(query()).await.text(), "new", "U34");
+    assert_eq!(origin.calls(), 3);
+}
