@@ -156,7 +156,8 @@ impl CacheHandle {
     /// Finishes what is being stored and refreshed, and closes the store: without its connections
     /// it finds nothing more, and requests pass through.
     ///
-    /// Returns whether everything was finished within `limit`.
+    /// Returns whether everything was finished within `limit`; what was not is ended then. A call of
+    /// the handler that a client waits for goes on.
     pub async fn shutdown(&self, limit: Duration) -> bool {
         self.engine.shutdown(limit).await
     }

@@ -9,11 +9,16 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The tasks that a cache has spawned.
 #[derive(Debug, Default)]
-pub(crate) struct Tasks(TaskTracker);
+pub(crate) struct Tasks {
+    tracker: TaskTracker,
+    /// Ends those for which nobody waits.
+    end: CancellationToken,
+}
 
 impl Tasks {
     /// Carries `future` on to its end: at once if it has nothing to wait for, else in a task.
@@ -24,7 +29,7 @@ impl Tasks {
         if poll_once(future.as_mut()).is_pending()
             && let Ok(runtime) = Handle::try_current()
         {
-            self.0.spawn_on(future, &runtime);
+            self.spawn_until_end(future, &runtime);
         }
     }
 
@@ -50,7 +55,7 @@ impl Tasks {
             return future.await;
         };
         let mut carried = Carried {
-            task: self.0.spawn_on(future, &runtime),
+            task: self.tracker.spawn_on(future, &runtime),
             limit,
         };
         match (&mut carried.task).await {
@@ -67,8 +72,14 @@ impl Tasks {
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static, limit: Duration) {
         if let Ok(runtime) = Handle::try_current() {
             let limited = async move { drop(timeout(limit, future).await) };
-            self.0.spawn_on(limited, &runtime);
+            self.spawn_until_end(limited, &runtime);
         }
+    }
+
+    fn spawn_until_end(&self, future: impl Future<Output = ()> + Send + 'static, on: &Handle) {
+        let end = self.end.clone();
+        let ended = async move { end.run_until_cancelled(future).await.unwrap_or_default() };
+        self.tracker.spawn_on(ended, on);
     }
 
     /// Runs `future` in a task that a shutdown does not wait for.
@@ -78,10 +89,13 @@ impl Tasks {
         }
     }
 
-    /// Waits until every task is done, at most for `limit`. Returns whether they are.
+    /// Waits until every task is done, at most for `limit`; then ends those in the background.
+    /// Returns whether all were done.
     pub(super) async fn drain(&self, limit: Duration) -> bool {
-        self.0.close();
-        timeout(limit, self.0.wait()).await.is_ok()
+        self.tracker.close();
+        let done = timeout(limit, self.tracker.wait()).await.is_ok();
+        self.end.cancel();
+        done
     }
 }
 
@@ -174,7 +188,26 @@ mod tests {
     async fn draining_waits_for_what_is_under_way_and_no_longer_than_its_limit() {
         let tasks = Tasks::default();
         tasks.finish(tokio::time::sleep(Duration::from_secs(1)));
-        assert!(!tasks.drain(Duration::from_millis(10)).await);
         assert!(tasks.drain(Duration::from_secs(2)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_done_by_the_limit_is_ended() {
+        let tasks = Tasks::default();
+        let held = Arc::new(());
+        for spawned in [true, false] {
+            let held = Arc::clone(&held);
+            let hangs = async move {
+                pending::<()>().await;
+                drop(held);
+            };
+            match spawned {
+                true => tasks.spawn(hangs, Duration::MAX),
+                false => tasks.finish(hangs),
+            }
+        }
+        assert!(!tasks.drain(Duration::from_millis(10)).await);
+        tokio::task::yield_now().await;
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 }
