@@ -7,6 +7,8 @@
 
 #[path = "support/redis.rs"]
 mod redis;
+#[path = "support/shop.rs"]
+mod shop;
 mod support;
 
 use std::convert::Infallible;
@@ -24,8 +26,9 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tower::layer::layer_fn;
 use tower::{Service, ServiceExt, service_fn};
-use tower_response_cache::{CacheLayer, Clock, MemoryStore, Rule, Rules, StoredResponse};
+use tower_response_cache::{CacheLayer, Clock, MemoryStore, StoredResponse};
 
+use shop::{request, rules};
 use support::Ratios;
 
 const KIB: usize = 1 << 10;
@@ -183,23 +186,6 @@ fn constant_layer(cached: &Router) -> Router {
 
 fn layer() -> CacheLayer {
     CacheLayer::new(MemoryStore::new(256 << 20)).rules(rules())
-}
-
-fn rules() -> Rules {
-    Rules::builder()
-        .route("/products/{id}", Rule::ttl(Duration::from_secs(3600)))
-        .build()
-        .expect("the rules are sound")
-}
-
-fn request() -> Request<Body> {
-    Request::get("/products/42")
-        .header("host", "shop.example")
-        .header("user-agent", "curl/8.5.0")
-        .header("accept", "*/*")
-        .header("accept-encoding", "gzip, br")
-        .body(Body::empty())
-        .expect("the parts are valid")
 }
 
 /// Fills the cache and returns the entity-tag of what is stored.

@@ -8,25 +8,27 @@
 #[expect(dead_code, reason = "other benches need more of it")]
 #[path = "support/redis.rs"]
 mod redis;
+#[path = "support/shop.rs"]
+mod shop;
 #[expect(dead_code, reason = "other benches need more of it")]
 mod support;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::Bytes;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, measurement::WallTime};
-use http::{Request, Response};
+use http::Response;
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
 use tower_response_cache::store::{Outcome, Store, Wanted};
 use tower_response_cache::{
-    Clock, MemoryStore, Namespace, RedisStore, Rule, Rules, Scope, StoredResponse, TieredStore,
+    Clock, MemoryStore, Namespace, RedisStore, Scope, StoredResponse, TieredStore,
 };
 
 use redis::redis_server::RedisServer;
 use redis::{ask, connect, get, in_turn, only_entry, warm};
+use shop::{request, rules};
 use support::Ratios;
 
 const KIB: usize = 1 << 10;
@@ -129,21 +131,4 @@ fn compare<B, T>(
         });
     });
     ratios.of_pairs(name, &pairs, limit);
-}
-
-fn rules() -> Rules {
-    Rules::builder()
-        .route("/products/{id}", Rule::ttl(Duration::from_secs(3600)))
-        .build()
-        .expect("the rules are sound")
-}
-
-fn request() -> Request<Body> {
-    Request::get("/products/42")
-        .header("host", "shop.example")
-        .header("user-agent", "curl/8.5.0")
-        .header("accept", "*/*")
-        .header("accept-encoding", "gzip, br")
-        .body(Body::empty())
-        .expect("the parts are valid")
 }
