@@ -9,6 +9,8 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
 use tokio::task::{JoinHandle, yield_now};
+use tower::Service;
+use tower_response_cache::{CacheLayer, MemoryStore};
 
 use crate::support::{Answer, Body, Broken, Cache, Origin, everywhere, get, response, ttl};
 
@@ -229,6 +231,66 @@ async fn queries_that_are_the_same_no_more_do_not_share() {
     assert_eq!(cache.get("/a?q=1").await.text(), "q=1");
     assert_eq!(cache.get("/a?q=2").await.text(), "q=1");
     cache.advance(20);
+    // Slow enough for the second to find the first under way.
+    origin.dawdle(3);
     let (one, two) = tokio::join!(cache.get("/a?q=1"), cache.get("/a?q=2"));
     assert_eq!((one.text(), two.text()), ("q=1", "q=2"));
+    assert!(two.cache_status().contains("collapsed=?0"), "it has waited");
+}
+
+#[tokio::test]
+async fn who_looked_before_another_stored_looks_once_more() {
+    let origin = Origin::counting(&[]);
+    let cache = Cache::new(&origin, everywhere(ttl(60)));
+    // The look is in the call, all else in the future; this origin is always ready.
+    let late = cache.service().call(get("/a"));
+    assert_eq!(cache.get("/a").await.text(), "1");
+    let late = Answer::read(late.await.unwrap()).await;
+    assert_eq!((late.text(), late.cache_status()), ("1", "hit; ttl=60"));
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_for_too_long_looks_once_more() {
+    let origin = Origin::counting(&[]);
+    let store = MemoryStore::new(1 << 20);
+    let over = || {
+        let layer = CacheLayer::new(store.clone()).collapse_wait(Duration::from_secs(2));
+        Cache::over(layer, &origin, everywhere(ttl(60)))
+    };
+    let (cache, other) = (over(), over());
+    origin.hang();
+    let hung = sent(&cache, &[]).await;
+    let waiting = sent(&cache, &[]).await;
+    origin.recover();
+    assert_eq!(
+        other.get("/a").await.text(),
+        "2",
+        "as another process would"
+    );
+    let answer = waiting.await.unwrap().unwrap();
+    assert_eq!(answer.text(), "2");
+    assert_eq!((hung.is_finished(), origin.calls()), (false, 2));
+}
+
+#[tokio::test]
+async fn what_is_stale_when_it_is_confirmed_makes_nobody_wait() {
+    let fields = [("cache-control", "max-age=0"), ("etag", "\"v\"")];
+    let origin = Origin::new(move |call| match call.header("if-none-match") {
+        "" => response(&fields, "text"),
+        _ => crate::support::status(304, &fields, ""),
+    });
+    let cache = Cache::new(
+        &origin,
+        everywhere(tower_response_cache::Rule::from_origin()),
+    );
+    cache.get("/a").await;
+    // That the first answer was of no use to others is forgotten by now.
+    cache.advance(20);
+    cache.get("/a").await;
+    let hold = origin.hold();
+    let tasks = sent_times(5, &cache).await;
+    assert_eq!(origin.calls(), 7);
+    drop(hold);
+    assert_eq!(texts(tasks).await, vec!["text"; 5]);
 }

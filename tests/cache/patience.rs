@@ -161,3 +161,22 @@ async fn what_a_slow_handler_brings_is_stored_though_nobody_could_wait_with_it()
     assert_eq!(cache.get("/a").await.cache_status(), "hit; ttl=10");
     assert_eq!(origin.calls(), 2);
 }
+
+#[tokio::test]
+async fn the_chance_to_refresh_ahead_is_drawn_once() {
+    const KEYS: usize = 1_000;
+    let origin = Origin::counting(&[]);
+    let rule = ttl(60).refresh_ahead(Duration::from_secs(40));
+    let cache = Cache::new(&origin, everywhere(rule));
+    for key in 0..KEYS {
+        cache.get(&format!("/{key}")).await;
+    }
+    cache.advance(40);
+    for key in 0..KEYS {
+        cache.get(&format!("/{key}")).await;
+        settle().await;
+    }
+    // 135 of 1,000 on average, and 18 if it were drawn twice; both bounds are six deviations off.
+    let refreshed = origin.calls() - KEYS;
+    assert!((70..=200).contains(&refreshed), "{refreshed}");
+}
