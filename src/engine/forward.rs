@@ -8,7 +8,7 @@ use http::header::{
     CACHE_CONTROL, DATE, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
 };
 use http::response::Parts;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::admit::Admission;
@@ -20,7 +20,6 @@ use super::{Engine, Exchange, Recorder, partial, refresh};
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, ScopeKind};
 use crate::extension::Told;
-use crate::key::KeySpec;
 use crate::reason::{Miss, Refusal};
 use crate::rules::Rule;
 use crate::semantics::age;
@@ -140,13 +139,19 @@ impl Forward {
     }
 
     /// Takes out of the request what is its sender's alone, so that anybody may have the answer.
-    pub(crate) fn anonymise(&mut self, request: &mut HeaderMap) {
-        let Exchange { route, facts, .. } = &mut self.exchange;
-        match route {
-            Some(route) => refresh::anonymise(request, &route.rule.key),
-            None => refresh::anonymise(request, &KeySpec::default()),
+    pub(crate) fn anonymise<B>(&mut self, request: &mut Request<B>) {
+        let Exchange {
+            engine,
+            route,
+            facts,
+            ..
+        } = &mut self.exchange;
+        let spec = engine.key_spec(route.as_deref());
+        refresh::anonymise(request.headers_mut(), spec);
+        facts.anonymise(request.headers());
+        for remove in &engine.options.refresh_without {
+            remove(request.extensions_mut());
         }
-        facts.anonymise(request);
     }
 
     /// Whether others wait for the answer.

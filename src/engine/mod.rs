@@ -35,6 +35,8 @@ mod write;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+use http::Extensions;
+
 use self::collapse::Flights;
 pub(crate) use self::collapse::Following;
 pub(crate) use self::exchange::{Exchange, Step};
@@ -102,6 +104,8 @@ pub(crate) struct Options {
     pub(crate) repeat_invalidations: Option<Duration>,
     /// The lifetime of responses without a rule that state none.
     pub(crate) default_ttl: Option<Duration>,
+    /// Take out of a request's extensions what a refresh must not have.
+    pub(crate) refresh_without: Vec<fn(&mut Extensions)>,
 }
 
 impl Options {
@@ -128,6 +132,7 @@ impl Default for Options {
             enabled: true,
             repeat_invalidations: None,
             default_ttl: None,
+            refresh_without: Vec::new(),
         }
     }
 }

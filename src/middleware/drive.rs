@@ -270,7 +270,7 @@ where
     S: Inner<ReqBody>,
     ReqBody: Send + 'static,
 {
-    to.anonymise(request.headers_mut());
+    to.anonymise(&mut request);
     let engine = to.engine();
     let fetch = async move {
         let (head, body) = request.into_parts();

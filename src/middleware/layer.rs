@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Extensions;
 use tower_layer::Layer;
 
 use super::{CacheService, KeyedByContent, UnreadContent};
@@ -191,6 +192,33 @@ impl<C> CacheLayer<C> {
     /// switch of a single rule.
     pub fn collapse_wait(self, longest: Duration) -> Self {
         self.configured(|options| options.collapse_wait = longest)
+    }
+
+    /// Takes `T` out of the extensions of requests that are sent to refresh what is stored.
+    ///
+    /// A refresh is sent for everybody, in the words of the request that found a stale response:
+    /// without its `Authorization` and `Cookie`, but with its extensions, for axum keeps the
+    /// parameters of the path there. Name the types in which services outside of this layer keep
+    /// who is asking. Of all other requests the handler sees what it would see without a cache.
+    ///
+    /// Default: nothing is taken out.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use tower_response_cache::{CacheLayer, MemoryStore};
+    ///
+    /// #[derive(Clone)]
+    /// struct CurrentUser(u64);
+    ///
+    /// let cache = CacheLayer::new(MemoryStore::new(64 << 20)).refresh_without::<CurrentUser>();
+    /// # let _ = (cache, CurrentUser(1).0);
+    /// # }
+    /// ```
+    pub fn refresh_without<T: Send + Sync + 'static>(self) -> Self {
+        let remove = |extensions: &mut Extensions| drop(extensions.remove::<T>());
+        self.configured(|options| options.refresh_without.push(remove))
     }
 
     /// Repeats each invalidation after so long.
