@@ -105,7 +105,7 @@ impl Exchange {
     }
 
     /// Asks the store where that is still to be done, and decides.
-    pub(crate) async fn resolve(mut self, request: &HeaderMap) -> Step {
+    pub(crate) async fn resolve(mut self: Box<Self>, request: &HeaderMap) -> Step {
         let found = match self.look_up(request).await {
             Ok(found) => found,
             // A store that fails to find would fail to keep: no second wait.
@@ -192,7 +192,7 @@ impl Exchange {
     /// Answers at once, and forwards the request behind the answer unless another one does so, or it
     /// is a HEAD, whose answer could renew nothing, or its client does not want that.
     async fn refresh(
-        self,
+        self: Box<Self>,
         response: Response<Content>,
         stored: Arc<StoredResponse>,
         captured: Option<Captured>,
@@ -220,7 +220,7 @@ impl Exchange {
     }
 
     fn forward(
-        self,
+        self: Box<Self>,
         why: Miss,
         nominated: Nominated,
         part: Option<Arc<StoredResponse>>,

@@ -35,7 +35,7 @@ pub(super) type Nominated = SmallVec<[Arc<StoredResponse>; 1]>;
 /// A request on its way to the handler.
 #[derive(Debug)]
 pub(crate) struct Forward {
-    pub(super) exchange: Exchange,
+    pub(super) exchange: Box<Exchange>,
     pub(super) why: Miss,
     /// What the request selected, to fall back on should the handler fail.
     pub(super) selected: Option<Arc<StoredResponse>>,
@@ -73,7 +73,7 @@ pub(crate) enum Arrived<R> {
 
 impl Forward {
     pub(super) fn new(
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         why: Miss,
         nominated: Nominated,
         part: Option<Arc<StoredResponse>>,
@@ -145,7 +145,7 @@ impl Forward {
             route,
             facts,
             ..
-        } = &mut self.exchange;
+        } = &mut *self.exchange;
         let spec = engine.key_spec(route.as_deref());
         refresh::anonymise(request.headers_mut(), spec);
         facts.anonymise(request.headers());
@@ -168,7 +168,7 @@ impl Forward {
     /// adds to its head what the cache says. `again` is the client's request once more, if it can
     /// be repeated.
     pub(crate) fn arrived<R>(
-        mut self,
+        mut self: Box<Self>,
         head: &mut Parts,
         least: u64,
         again: Option<R>,
@@ -223,7 +223,7 @@ impl Forward {
                     None => self.detail().or(Some(Refusal::StoreError.as_str())),
                 };
                 self.sign(head, status, captured.is_some(), detail);
-                return Arrived::Record(Recorder::new(self, admission, captured), prefix);
+                return Arrived::Record(Recorder::new(*self, admission, captured), prefix);
             }
             Ok(_) => Refusal::StoreError,
             Err(refusal) => {
@@ -301,7 +301,7 @@ impl Forward {
 
     /// Answers a 304 (RFC 9111 §4.3.3, §4.3.4).
     fn confirmed<R>(
-        mut self,
+        mut self: Box<Self>,
         head: &mut Parts,
         told: &Told,
         arrival: age::Exchange,
@@ -332,7 +332,7 @@ impl Forward {
     /// it was asked for: what was stored goes, and the request is sent again without questions. If
     /// it cannot be, the next one has none.
     fn contradicted<R>(
-        mut self,
+        mut self: Box<Self>,
         part: Option<Arc<StoredResponse>>,
         again: Option<R>,
     ) -> Arrived<R> {
@@ -342,7 +342,7 @@ impl Forward {
         match again {
             Some(request) => {
                 self.completing = false;
-                Arrived::Again(Box::new(self), request)
+                Arrived::Again(self, request)
             }
             None => Arrived::Answer(self.excused(Failure::Unreachable).unwrap_or_else(|| {
                 respond::bad_gateway("the origin's answer does not fit what it was asked\n")
