@@ -19,6 +19,7 @@ use super::collapse::{Landed, Landing, Lead};
 use super::request::Facts;
 use super::respond::{self, Content};
 use super::{Engine, Forward, forward, partial};
+use crate::entry::said::Said;
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::Error;
@@ -92,6 +93,7 @@ impl Recorder {
             tagged: Tagged::ByOrigin,
             received: now,
             stamp: Stamp::default(),
+            said: Said::default(),
             fields: admission.fields,
         };
         Self {

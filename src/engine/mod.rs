@@ -96,7 +96,7 @@ pub(crate) struct Options {
     /// Up to this length a body at hand is hashed before its first answer leaves.
     pub(crate) hash_ahead: u64,
     /// How this cache signs `Cache-Status`; `None` to add none.
-    pub(crate) name: Option<CacheName>,
+    pub(crate) name: Option<Arc<CacheName>>,
     pub(crate) enabled: bool,
     /// How long a request waits for the answer to another.
     pub(crate) collapse_wait: Duration,
@@ -128,7 +128,7 @@ impl Default for Options {
             max_content: Self::MAX_CONTENT,
             hash_ahead: Self::HASH_AHEAD,
             collapse_wait: Self::COLLAPSE_WAIT,
-            name: CacheName::new("tower-response-cache"),
+            name: CacheName::new("tower-response-cache").map(Arc::new),
             enabled: true,
             repeat_invalidations: None,
             default_ttl: None,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,9 @@ use super::decide::Service;
 use super::partial::{self, Portion};
 use super::request::Facts;
 use crate::entry::StoredResponse;
+use crate::entry::said::{Moment, Words};
 use crate::flight::along::{BoxError, Source};
-use crate::semantics::cache_status::{CacheStatus, Fwd, Handling};
+use crate::semantics::cache_status::{CacheName, CacheStatus, Fwd, Handling};
 use crate::semantics::date::HttpDate;
 use crate::semantics::preconditions::{self, Precondition};
 use crate::semantics::range;
@@ -161,18 +163,47 @@ pub(super) fn from_store(
     for name in &stored.terms.omitted {
         fields.remove(name);
     }
-    state_age(fields, age);
     let detail = match service {
         Service::Fresh => tier,
         Service::Stale(allowance) => Some(allowance.as_str()),
     };
-    engine.sign(
-        fields,
-        Handling::Hit,
-        Some(stored.terms.remaining(age)),
-        detail,
-    );
+    match &engine.options.name {
+        Some(cache) => {
+            let words = words(cache, stored, age, detail);
+            write_age(fields, words.age);
+            write_status(fields, Some(words.cache_status));
+        }
+        None => {
+            state_age(fields, age);
+            write_status(fields, None);
+        }
+    }
     response
+}
+
+/// Returns what a hit says of itself.
+fn words(
+    cache: &Arc<CacheName>,
+    stored: &StoredResponse,
+    age: Duration,
+    detail: Option<&'static str>,
+) -> Words {
+    let moment = Moment {
+        age: age.as_secs(),
+        ttl: stored.terms.remaining(age),
+        detail,
+    };
+    stored.said.at(cache, moment, || Words {
+        age: age_value(age),
+        cache_status: CacheStatus {
+            cache,
+            handling: Handling::Hit,
+            ttl: Some(moment.ttl),
+            key: None,
+            detail,
+        }
+        .to_header_value(),
+    })
 }
 
 /// Chooses what the request gets of a stored response: all of it, its head, or only the news that
@@ -263,11 +294,28 @@ const EMPTY: HeaderValue = HeaderValue::from_static("");
 
 /// States the age in place of the stored one (RFC 9111 §5.1).
 pub(super) fn state_age(fields: &mut HeaderMap, age: Duration) {
-    let age = itoa::Buffer::new().format(age.as_secs()).parse();
-    let age = age.expect("digits are visible ASCII");
+    write_age(fields, age_value(age));
+}
+
+fn age_value(age: Duration) -> HeaderValue {
+    HeaderValue::from(age.as_secs())
+}
+
+fn write_age(fields: &mut HeaderMap, age: HeaderValue) {
     match place(fields, &AGE) {
         Some(place) => *place = age,
         None => drop(fields.insert(AGE, age)),
+    }
+}
+
+/// Adds what this cache says, if it does, behind what those nearer to the origin have said; leaves
+/// it out where no further line fits.
+fn write_status(fields: &mut HeaderMap, status: Option<HeaderValue>) {
+    match (status, place(fields, &CACHE_STATUS)) {
+        (Some(status), Some(place)) if place.is_empty() => *place = status,
+        (Some(status), _) => drop(fields.try_append(CACHE_STATUS, status)),
+        (None, Some(place)) if place.is_empty() => drop(fields.remove(CACHE_STATUS)),
+        (None, _) => {}
     }
 }
 
@@ -323,12 +371,7 @@ impl Engine {
             key: None,
             detail,
         });
-        match (status, place(fields, &CACHE_STATUS)) {
-            (Some(status), Some(place)) if place.is_empty() => *place = status.to_header_value(),
-            (Some(status), _) => status.append_to(fields),
-            (None, Some(place)) if place.is_empty() => drop(fields.remove(CACHE_STATUS)),
-            (None, _) => {}
-        }
+        write_status(fields, status.map(CacheStatus::to_header_value));
     }
 
     /// Signs a response that the handler gave for a request that passed by the store.

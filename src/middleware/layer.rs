@@ -234,7 +234,7 @@ impl<C> CacheLayer<C> {
     /// Default: `tower-response-cache`. A name that is empty or not printable ASCII cannot be
     /// written, and adds no field.
     pub fn cache_status(self, name: &str) -> Self {
-        self.configured(|options| options.name = CacheName::new(name))
+        self.configured(|options| options.name = CacheName::new(name).map(Arc::new))
     }
 
     /// Adds no `Cache-Status` to responses, so that clients do not learn what is cached.
