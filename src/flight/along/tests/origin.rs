@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -86,12 +87,22 @@ impl Feed {
         self.0.lock().dropped
     }
 
-    /// Lets the source be read along.
+    /// Lets the source be read along; nobody waits for those behind.
     pub(super) fn along(&self, keep: u64, notes: &Notes) -> (Arc<Along>, Reader) {
+        self.along_waiting(keep, Duration::ZERO, notes)
+    }
+
+    /// Lets the source be read along by readers that wait so long for each other.
+    pub(super) fn along_waiting(
+        &self,
+        keep: u64,
+        wait: Duration,
+        notes: &Notes,
+    ) -> (Arc<Along>, Reader) {
         let tap = Box::new(Noting(Some(notes.clone())));
         let last = Arc::clone(&notes.last);
         let abandoned: Abandoned = Box::new(move |reader| *last.lock() = Some(reader));
-        Along::new(Box::pin(Fountain(self.clone())), keep, tap, abandoned)
+        Along::new(Box::pin(Fountain(self.clone())), keep, wait, tap, abandoned)
     }
 }
 

@@ -4,6 +4,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body::Body;
 use shuttle::future::block_on;
@@ -92,6 +93,60 @@ fn over_the_cap_a_reader_gets_a_prefix_and_the_fastest_all() {
         feeding.join().unwrap();
         assert_eq!(notes.told(), [Told::TooLong]);
         assert!(feed.is_dropped());
+    });
+}
+
+/// Lets two read a body over its cap along, who wait so long for each other.
+fn read_over_the_cap(wait: Duration) -> [Read; 2] {
+    let (feed, notes) = (Feed::default(), Notes::default());
+    let (along, first) = feed.along_waiting(7, wait, &notes);
+    let reading = [
+        read(along.reader().unwrap(), usize::MAX),
+        read(first, usize::MAX),
+    ];
+    let feeding = feed_all(&feed, Morsel::End);
+    let read = reading.map(|each| each.join().unwrap());
+    feeding.join().unwrap();
+    assert_eq!(notes.told(), [Told::TooLong]);
+    assert!(feed.is_dropped());
+    read
+}
+
+#[test]
+fn over_the_cap_readers_that_wait_for_each_other_read_all() {
+    schedules(|| {
+        for (read, ended) in read_over_the_cap(Duration::from_secs(60)) {
+            assert!(ended && read == BODY, "{read:?}");
+        }
+    });
+}
+
+#[test]
+fn over_the_cap_no_wait_that_ends_loses_anybody() {
+    schedules(|| {
+        let read = read_over_the_cap(Duration::from_millis(2));
+        assert!(read.iter().all(|(read, _)| BODY.starts_with(read)));
+        assert!(read.iter().any(|(read, ended)| *ended && read == BODY));
+    });
+}
+
+#[test]
+fn over_the_cap_readers_that_go_lose_nobody_who_waits_for_them() {
+    schedules(|| {
+        let (feed, notes) = (Feed::default(), Notes::default());
+        let (along, first) = feed.along_waiting(7, Duration::from_secs(60), &notes);
+        let (second, third) = (along.reader().unwrap(), along.reader().unwrap());
+        let going = [
+            read(first, thread_rng().gen_range(0..4)),
+            read(second, thread_rng().gen_range(0..4)),
+        ];
+        let staying = read(third, usize::MAX);
+        let feeding = feed_all(&feed, Morsel::End);
+        assert_eq!(staying.join().unwrap(), (BODY.to_vec(), true));
+        for each in going {
+            assert!(BODY.starts_with(&each.join().unwrap().0));
+        }
+        feeding.join().unwrap();
     });
 }
 
