@@ -1,6 +1,7 @@
 //! A source that is fed by hand, and a tap that notes what it is told.
 
 use std::collections::VecDeque;
+use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -21,6 +22,9 @@ pub(super) enum Morsel {
     Panic,
     End,
 }
+
+/// What a source panics with.
+pub(super) struct Panic;
 
 /// Feeds a source.
 #[derive(Clone, Default)]
@@ -162,7 +166,8 @@ impl Body for Fountain {
             Morsel::Data(data) => Some(Ok(Frame::data(data))),
             Morsel::Trailers(trailers) => Some(Ok(Frame::trailers(trailers))),
             Morsel::Failure(text) => Some(Err(text.into())),
-            Morsel::Panic => panic!("the source"),
+            // Without the hook, which would report each.
+            Morsel::Panic => resume_unwind(Box::new(Panic)),
             Morsel::End => None,
         })
     }

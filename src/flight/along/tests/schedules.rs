@@ -2,6 +2,7 @@
 //! deadlock, which `shuttle` reports.
 
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread::{self, JoinHandle};
 use shuttle::{check_pct, check_random};
 
-use super::origin::{Feed, Morsel, Notes, Told};
+use super::origin::{Feed, Morsel, Notes, Panic, Told};
 use crate::flight::along::Reader;
 
 const SCHEDULES: usize = 3_000;
@@ -27,19 +28,32 @@ fn schedules(test: impl Fn() + Send + Sync + Clone + 'static) {
 type Read = (Vec<u8>, bool);
 
 /// Reads so many frames, and goes.
-fn read(mut reader: Reader, frames: usize) -> JoinHandle<Read> {
+async fn read_on(mut reader: Reader, frames: usize) -> Read {
+    let mut read = Vec::new();
+    for _ in 0..frames {
+        match poll_fn(|cx| Pin::new(&mut reader).poll_frame(cx)).await {
+            Some(Ok(frame)) => read.extend_from_slice(&frame.into_data().unwrap()),
+            Some(Err(_)) => return (read, false),
+            None => return (read, true),
+        }
+    }
+    (read, false)
+}
+
+/// Does so in a thread of its own.
+fn read(reader: Reader, frames: usize) -> JoinHandle<Read> {
+    thread::spawn(move || block_on(read_on(reader, frames)))
+}
+
+/// Reads all in a thread of its own; `None` if the source panics there.
+fn read_or_panic(reader: Reader) -> JoinHandle<Option<Read>> {
     thread::spawn(move || {
-        block_on(async move {
-            let mut read = Vec::new();
-            for _ in 0..frames {
-                match poll_fn(|cx| Pin::new(&mut reader).poll_frame(cx)).await {
-                    Some(Ok(frame)) => read.extend_from_slice(&frame.into_data().unwrap()),
-                    Some(Err(_)) => return (read, false),
-                    None => return (read, true),
-                }
-            }
-            (read, false)
-        })
+        let reading = AssertUnwindSafe(|| block_on(read_on(reader, usize::MAX)));
+        match catch_unwind(reading) {
+            Ok(read) => Some(read),
+            Err(panic) if panic.is::<Panic>() => None,
+            Err(panic) => resume_unwind(panic),
+        }
     })
 }
 
@@ -165,6 +179,30 @@ fn a_failure_reaches_all() {
         }
         feeding.join().unwrap();
         assert_eq!(notes.told(), [Told::Dropped]);
+    });
+}
+
+#[test]
+fn a_source_that_panics_in_one_readers_poll_fails_for_the_others() {
+    schedules(|| {
+        // Below its cap and above.
+        for keep in [100, 7] {
+            let (feed, notes) = (Feed::default(), Notes::default());
+            let (along, first) = feed.along_waiting(keep, Duration::from_secs(60), &notes);
+            let readers = [along.reader().unwrap(), along.reader().unwrap(), first];
+            let reading = readers.map(read_or_panic);
+            let feeding = feed_all(&feed, Morsel::Panic);
+            let read = reading.map(|each| each.join().unwrap());
+            let (panicked, failed): (Vec<_>, Vec<_>) = read.iter().partition(|read| read.is_none());
+            assert_eq!(panicked.len(), 1);
+            assert!(
+                failed
+                    .iter()
+                    .all(|read| **read == Some((BODY.to_vec(), false)))
+            );
+            feeding.join().unwrap();
+            assert!(feed.is_dropped());
+        }
     });
 }
 
