@@ -162,8 +162,9 @@ impl Recorder {
         let draft = lead.is_some().then(|| Arc::new(recording.draft.clone()));
         let landed = Arc::clone(&recording.landed);
         let to_finish = Arc::clone(&engine);
+        let wait = engine.options.collapse_wait;
         let finish = Box::new(move |reader: Reader| engine.finish_body(reader));
-        let (along, reader) = Along::new(Box::pin(ahead), keep, Box::new(self), finish);
+        let (along, reader) = Along::new(Box::pin(ahead), keep, wait, Box::new(self), finish);
         if in_a_hurry && let Some(more) = along.reader() {
             to_finish.finish_body(more);
         }

@@ -163,6 +163,11 @@ impl<C> CacheLayer<C> {
 
     /// Sets the longest body that is stored, in bytes; a longer one passes through.
     ///
+    /// One that does not announce its length may turn out longer while several clients read it.
+    /// From then on no more than so much lies between the slowest and the fastest of them (and at
+    /// most one frame more): the fastest wait as long as
+    /// [`collapse_wait`](Self::collapse_wait) says, and then who is further behind is cut off.
+    ///
     /// Default: 1 MiB. A rule may say otherwise for its route.
     pub fn max_body(self, bytes: u64) -> Self {
         self.configured(|options| options.max_body = bytes)
@@ -187,6 +192,9 @@ impl<C> CacheLayer<C> {
 
     /// Sets how long a request waits for the answer to another one for the same, which is with the
     /// handler. Then it goes there itself, as does whoever comes later than this after the other.
+    ///
+    /// It is also how long, all in all, those who share a body longer than
+    /// [`max_body`](Self::max_body) wait for the slowest of them.
     ///
     /// Default: 5 seconds. With zero no request waits for another; [`Policy::collapse`] is the
     /// switch of a single rule.

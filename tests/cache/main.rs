@@ -21,6 +21,7 @@ mod identity;
 mod invalidation;
 mod methods;
 mod model;
+mod pace;
 mod patience;
 mod policy;
 mod processes;
