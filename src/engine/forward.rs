@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use super::admit::Admission;
 use super::collapse::{Landing, Lead};
 use super::fill::{self, Aboard};
+use super::interim::Listener;
 use super::refresh::Refreshing;
 use super::respond::{self, Content};
 use super::{Engine, Exchange, Recorder, partial, refresh};
@@ -50,6 +51,8 @@ pub(crate) struct Forward {
     pub(super) captured: Option<Captured>,
     /// Others wait for what the handler says.
     pub(super) lead: Option<Lead>,
+    /// Its client hears the interim responses to the request that it leads or waits for.
+    pub(super) listener: Option<Listener>,
     /// Its client has been answered.
     pub(super) refreshing: Option<Refreshing>,
     /// Whether it shares another's answer, or tried to.
@@ -94,6 +97,7 @@ impl Forward {
             nominated,
             captured,
             lead: None,
+            listener: None,
             refreshing: None,
             client: HeaderMap::new(),
         }

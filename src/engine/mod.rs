@@ -20,6 +20,7 @@ mod decide;
 mod exchange;
 mod fill;
 mod forward;
+mod interim;
 mod lookup;
 mod partial;
 mod patience;

@@ -154,13 +154,14 @@ where
 /// or stall, and they must not mind.
 async fn lead<S, ReqBody>(
     inside: Inside<S, ReqBody>,
-    request: Request<ReqBody>,
+    mut request: Request<ReqBody>,
     to: Forward,
 ) -> Answer<S, ReqBody>
 where
     S: Inner<ReqBody>,
     ReqBody: Send + 'static,
 {
+    to.share_interims(request.extensions_mut());
     let stand_in = to.stand_in(request.headers());
     if !to.is_awaited() && stand_in.is_none() {
         return forward(inside, request, to).await;
@@ -271,6 +272,7 @@ where
     ReqBody: Send + 'static,
 {
     to.anonymise(request.headers_mut());
+    to.share_interims(request.extensions_mut());
     let engine = to.engine();
     let fetch = async move {
         let (head, body) = request.into_parts();
