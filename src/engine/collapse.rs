@@ -290,7 +290,8 @@ impl Forward {
         respond::state_age(response.headers_mut(), age);
         let mut handling = self.handling(None, false);
         handling.set_collapsed(true);
-        engine.sign(response.headers_mut(), handling, None, self.detail());
+        let key = Some(&stored.key);
+        engine.sign(response.headers_mut(), key, handling, None, self.detail());
         Some(response)
     }
 

@@ -96,6 +96,10 @@ pub(crate) struct Options {
     pub(crate) hash_ahead: u64,
     /// How this cache signs `Cache-Status`; `None` to add none.
     pub(crate) name: Option<CacheName>,
+    /// Whether it states the key there.
+    pub(crate) tell_key: bool,
+    /// Whether it states there why, in more than RFC 9211 has words for.
+    pub(crate) tell_detail: bool,
     pub(crate) enabled: bool,
     /// How long a request waits for the answer to another.
     pub(crate) collapse_wait: Duration,
@@ -126,6 +130,8 @@ impl Default for Options {
             hash_ahead: Self::HASH_AHEAD,
             collapse_wait: Self::COLLAPSE_WAIT,
             name: CacheName::new("tower-response-cache"),
+            tell_key: false,
+            tell_detail: true,
             enabled: true,
             repeat_invalidations: None,
             default_ttl: None,

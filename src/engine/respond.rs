@@ -17,6 +17,7 @@ use super::partial::{self, Portion};
 use super::request::Facts;
 use crate::entry::StoredResponse;
 use crate::flight::along::{BoxError, Source};
+use crate::key::PrimaryKey;
 use crate::semantics::cache_status::{CacheStatus, Fwd, Handling};
 use crate::semantics::date::HttpDate;
 use crate::semantics::preconditions::{self, Precondition};
@@ -168,6 +169,7 @@ pub(super) fn from_store(
     };
     engine.sign(
         fields,
+        Some(&stored.key),
         Handling::Hit,
         Some(stored.terms.remaining(age)),
         detail,
@@ -312,16 +314,19 @@ impl Engine {
     pub(super) fn sign(
         &self,
         fields: &mut HeaderMap,
+        key: Option<&PrimaryKey>,
         handling: Handling,
         ttl: Option<i64>,
         detail: Option<&str>,
     ) {
-        let status = self.options.name.as_ref().map(|cache| CacheStatus {
+        let options = &self.options;
+        let key = key.filter(|_| options.tell_key).map(PrimaryKey::to_hex);
+        let status = options.name.as_ref().map(|cache| CacheStatus {
             cache,
             handling,
             ttl,
-            key: None,
-            detail,
+            key: key.as_deref(),
+            detail: detail.filter(|_| options.tell_detail),
         });
         match (status, place(fields, &CACHE_STATUS)) {
             (Some(status), Some(place)) if place.is_empty() => *place = status.to_header_value(),
@@ -339,6 +344,6 @@ impl Engine {
             stored: false,
             collapsed: None,
         };
-        self.sign(fields, handling, None, detail);
+        self.sign(fields, None, handling, None, detail);
     }
 }

@@ -209,6 +209,26 @@ impl<C> CacheLayer<C> {
         self.configured(|options| options.name = CacheName::new(name))
     }
 
+    /// States in the `key` of `Cache-Status` which key a response is stored under (RFC 9211 §2.7):
+    /// its [fingerprint](crate::PrimaryKey::fingerprint) in 32 hexadecimal digits, the same for all
+    /// requests that one stored response answers.
+    ///
+    /// Default: no. It tells clients what enters the key, and lets them guess at what others hold in
+    /// the fields and cookies that do (RFC 9211 §6).
+    pub fn cache_status_key(self, stated: bool) -> Self {
+        self.configured(|options| options.tell_key = stated)
+    }
+
+    /// States in the `detail` of `Cache-Status` what RFC 9211 has no word for (§2.8): a [reason], or
+    /// the tier that a hit came from.
+    ///
+    /// Default: yes. Of what is stored for whom it tells clients more than the other parameters.
+    ///
+    /// [reason]: crate::reason
+    pub fn cache_status_detail(self, stated: bool) -> Self {
+        self.configured(|options| options.tell_detail = stated)
+    }
+
     /// Adds no `Cache-Status` to responses, so that clients do not learn what is cached.
     ///
     /// Default: it is added.
