@@ -534,6 +534,7 @@ mod tests {
 
     #[test]
     fn targets_that_differ_in_anything_have_different_keys() {
+        // OT3
         let uris = [
             "/",
             "//",

@@ -219,7 +219,7 @@ mod tests {
     use sfv::{List, Parser};
 
     use super::*;
-    use crate::semantics::fields::tests::headers;
+    use crate::semantics::fields::tests::{headers, thoroughly};
 
     fn forwarded(why: Fwd) -> Handling {
         Handling::Forwarded {
@@ -364,6 +364,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_texts_and_numbers_make_a_list_of_one(
             name in "[ -~]{1,20}",

@@ -185,6 +185,33 @@ async fn the_clients_directives_are_obeyed() {
 }
 
 #[tokio::test]
+async fn what_never_changes_needs_no_reload_while_it_is_fresh() {
+    // RFC 8246
+    let fields = [
+        ("cache-control", "max-age=60, immutable"),
+        ("etag", "\"v\""),
+    ];
+    let origin = unchanging(&fields);
+    let cache = Cache::new(&origin, letter());
+    cache.get("/a").await;
+    for (seconds, directive, calls) in [
+        (0, "max-age=0", 1),
+        (59, "max-age=0", 1),
+        (0, "no-cache", 2),
+        (30, "max-age=10", 3),
+        (61, "max-age=0", 4),
+    ] {
+        cache.advance(seconds);
+        cache.get_with("/a", &[("cache-control", directive)]).await;
+        assert_eq!(origin.calls(), calls, "{directive} after {seconds} s");
+    }
+    let endless = Origin::counting(&[("cache-control", "immutable"), ("etag", "\"v\"")]);
+    let cache = Cache::new(&endless, letter());
+    cache.get("/a").await;
+    assert_eq!(cache.get("/a").await.text(), "2", "it is no lifetime");
+}
+
+#[tokio::test]
 async fn what_must_be_validated_is_each_time() {
     let fields = [
         ("cache-control", "max-age=60, no-cache"),
