@@ -13,6 +13,7 @@ use super::respond::{self, Content};
 use super::{Engine, Following};
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Scope};
+use crate::extension::OnInterim;
 use crate::key::{PrimaryKey, decoded_path};
 use crate::metrics;
 use crate::reason::Miss;
@@ -45,6 +46,8 @@ pub(crate) struct Exchange {
     pub(super) waited: bool,
     /// What the store could tell at once.
     pub(super) peeked: Option<Found>,
+    /// Hears the interim responses for its client.
+    pub(super) on_interim: Option<OnInterim>,
 }
 
 /// What to do next about an exchange.
@@ -96,6 +99,7 @@ impl Exchange {
             ahead: false,
             waited: false,
             peeked,
+            on_interim: request.extensions().get().cloned(),
         }
     }
 

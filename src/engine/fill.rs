@@ -203,7 +203,8 @@ impl Recorder {
                 collapsed,
             };
             let mut response = respond::not_modified(&stored);
-            engine.sign(response.headers_mut(), handling, None, forward::detail(why));
+            let (key, detail) = (Some(&stored.key), forward::detail(why));
+            engine.sign(response.headers_mut(), key, handling, None, detail);
             return response;
         }
         // What the hits will say of the body.

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use super::admit::Admission;
 use super::collapse::{Landing, Lead};
 use super::fill::{self, Aboard};
+use super::interim::Listener;
 use super::refresh::Refreshing;
 use super::respond::{self, Content};
 use super::{Engine, Exchange, Recorder, partial, refresh};
@@ -49,6 +50,8 @@ pub(crate) struct Forward {
     pub(super) captured: Option<Captured>,
     /// Others wait for what the handler says.
     pub(super) lead: Option<Lead>,
+    /// Its client hears the interim responses to the request that it leads or waits for.
+    pub(super) listener: Option<Listener>,
     /// Its client has been answered.
     pub(super) refreshing: Option<Refreshing>,
     /// Whether it shares another's answer, or tried to.
@@ -93,6 +96,7 @@ impl Forward {
             nominated,
             captured,
             lead: None,
+            listener: None,
             refreshing: None,
             client: HeaderMap::new(),
         }
@@ -117,6 +121,9 @@ impl Forward {
         let validates = self.exchange.validates();
         self.nominated
             .retain(|stored| validates && nominee(stored).is_some());
+        if !repeatable {
+            self.ask_about_one(request);
+        }
         let nominees: SmallVec<[Nominee<'_>; 1]> = self
             .nominated
             .iter()
@@ -136,6 +143,19 @@ impl Forward {
             validation::conditional(request, &nominees);
         }
         self.sent = self.exchange.engine.options.clock.now();
+    }
+
+    /// Has the handler confirm one stored response alone, and nothing that the client has: a 304
+    /// need not say what it is about.
+    fn ask_about_one(&mut self, request: &mut HeaderMap) {
+        let latest = self
+            .nominated
+            .drain(..)
+            .max_by_key(|stored| stored.terms.date);
+        if let Some(latest) = latest {
+            request.remove(IF_NONE_MATCH);
+            self.nominated.push(latest);
+        }
     }
 
     /// Takes out of the request what is its sender's alone, so that anybody may have the answer.
@@ -312,7 +332,12 @@ impl Forward {
             .iter()
             .filter_map(|stored| nominee(stored))
             .collect();
-        let subject = validation::identify(&head.headers, &nominees, &self.client);
+        let asked_alone = HeaderMap::new();
+        let client = match again {
+            Some(_) => &self.client,
+            None => &asked_alone,
+        };
+        let subject = validation::identify(&head.headers, &nominees, client);
         drop(nominees);
         match subject {
             NotModified::Nominee(place) if place < self.nominated.len() => {
@@ -324,8 +349,18 @@ impl Forward {
                 self.sign(head, None, false, self.detail());
                 Arrived::Pass(None)
             }
-            _ => self.contradicted(None, again),
+            _ => match (again, self.nominated.first()) {
+                (None, Some(stored)) => Arrived::Answer(self.taken_for(stored)),
+                (again, _) => self.contradicted(None, again),
+            },
         }
+    }
+
+    /// Answers with the only stored response that the handler was asked about, where its 304 names
+    /// another: it was confirmed, but nothing that is said of the other is true of it.
+    fn taken_for(&self, stored: &Arc<StoredResponse>) -> Response<Content> {
+        self.exchange.engine.discard(stored);
+        self.answer_with(stored, Some(StatusCode::NOT_MODIFIED), self.detail())
     }
 
     /// Goes on where the handler confirmed what it was not asked about, or sent another part than
@@ -481,6 +516,7 @@ impl Forward {
         let ttl = Some(stored.terms.remaining(age));
         engine.sign(
             response.headers_mut(),
+            Some(&stored.key),
             self.handling(status, false),
             ttl,
             detail,
@@ -496,9 +532,8 @@ impl Forward {
         detail: Option<&str>,
     ) {
         let handling = self.handling(status, stored);
-        self.exchange
-            .engine
-            .sign(&mut head.headers, handling, None, detail);
+        let Exchange { engine, key, .. } = &*self.exchange;
+        engine.sign(&mut head.headers, Some(key), handling, None, detail);
     }
 
     pub(super) fn handling(&self, status: Option<StatusCode>, stored: bool) -> Handling {

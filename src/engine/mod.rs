@@ -20,6 +20,7 @@ mod decide;
 mod exchange;
 mod fill;
 mod forward;
+mod interim;
 mod lookup;
 mod partial;
 mod patience;
@@ -58,7 +59,7 @@ use crate::invalidation::{Invalidated, Journal};
 use crate::key::{KeySpec, Namespace};
 use crate::metrics::{Metrics, Snapshot};
 use crate::rules::Rules;
-use crate::semantics::cache_status::CacheName;
+use crate::semantics::cache_status::Signature;
 use crate::store::Store;
 
 /// One cache: a store, the rules of its use, and what is going on.
@@ -95,8 +96,8 @@ pub(crate) struct Options {
     pub(crate) max_content: u64,
     /// Up to this length a body at hand is hashed before its first answer leaves.
     pub(crate) hash_ahead: u64,
-    /// How this cache signs `Cache-Status`; `None` to add none.
-    pub(crate) name: Option<Arc<CacheName>>,
+    /// How this cache signs `Cache-Status`. No two share one that sign otherwise.
+    pub(crate) signature: Arc<Signature>,
     pub(crate) enabled: bool,
     /// How long a request waits for the answer to another.
     pub(crate) collapse_wait: Duration,
@@ -128,7 +129,7 @@ impl Default for Options {
             max_content: Self::MAX_CONTENT,
             hash_ahead: Self::HASH_AHEAD,
             collapse_wait: Self::COLLAPSE_WAIT,
-            name: CacheName::new("tower-response-cache").map(Arc::new),
+            signature: Arc::default(),
             enabled: true,
             repeat_invalidations: None,
             default_ttl: None,

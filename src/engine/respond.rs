@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,8 @@ use super::request::Facts;
 use crate::entry::StoredResponse;
 use crate::entry::said::{Moment, Words};
 use crate::flight::along::{BoxError, Source};
-use crate::semantics::cache_status::{CacheName, CacheStatus, Fwd, Handling};
+use crate::key::PrimaryKey;
+use crate::semantics::cache_status::{CacheStatus, Fwd, Handling};
 use crate::semantics::date::HttpDate;
 use crate::semantics::preconditions::{self, Precondition};
 use crate::semantics::range;
@@ -167,42 +167,28 @@ pub(super) fn from_store(
         Service::Fresh => tier,
         Service::Stale(allowance) => Some(allowance.as_str()),
     };
-    match &engine.options.name {
-        Some(cache) => {
-            let words = words(cache, stored, age, detail);
-            write_age(fields, words.age);
-            write_status(fields, Some(words.cache_status));
-        }
-        None => {
-            state_age(fields, age);
-            write_status(fields, None);
-        }
-    }
+    let words = words(engine, stored, age, detail);
+    write_age(fields, words.age);
+    write_status(fields, words.cache_status);
     response
 }
 
 /// Returns what a hit says of itself.
 fn words(
-    cache: &Arc<CacheName>,
+    engine: &Engine,
     stored: &StoredResponse,
     age: Duration,
     detail: Option<&'static str>,
 ) -> Words {
+    let ttl = stored.terms.remaining(age);
     let moment = Moment {
         age: age.as_secs(),
-        ttl: stored.terms.remaining(age),
+        ttl,
         detail,
     };
-    stored.said.at(cache, moment, || Words {
+    stored.said.at(&engine.options.signature, moment, || Words {
         age: age_value(age),
-        cache_status: CacheStatus {
-            cache,
-            handling: Handling::Hit,
-            ttl: Some(moment.ttl),
-            key: None,
-            detail,
-        }
-        .to_header_value(),
+        cache_status: engine.status(Some(&stored.key), Handling::Hit, Some(ttl), detail),
     })
 }
 
@@ -360,18 +346,33 @@ impl Engine {
     pub(super) fn sign(
         &self,
         fields: &mut HeaderMap,
+        key: Option<&PrimaryKey>,
         handling: Handling,
         ttl: Option<i64>,
         detail: Option<&str>,
     ) {
-        let status = self.options.name.as_ref().map(|cache| CacheStatus {
-            cache,
+        write_status(fields, self.status(key, handling, ttl, detail));
+    }
+
+    /// Returns what this cache has to say.
+    fn status(
+        &self,
+        key: Option<&PrimaryKey>,
+        handling: Handling,
+        ttl: Option<i64>,
+        detail: Option<&str>,
+    ) -> Option<HeaderValue> {
+        let signature = &self.options.signature;
+        let key = key.filter(|_| signature.tells_key);
+        let key = key.map(PrimaryKey::to_hex);
+        let status = CacheStatus {
+            cache: signature.name.as_ref()?,
             handling,
             ttl,
-            key: None,
-            detail,
-        });
-        write_status(fields, status.map(CacheStatus::to_header_value));
+            key: key.as_deref(),
+            detail: detail.filter(|_| signature.tells_detail),
+        };
+        Some(status.to_header_value())
     }
 
     /// Signs a response that the handler gave for a request that passed by the store.
@@ -382,6 +383,6 @@ impl Engine {
             stored: false,
             collapsed: None,
         };
-        self.sign(fields, handling, None, detail);
+        self.sign(fields, None, handling, None, detail);
     }
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use http::HeaderValue;
 use parking_lot::Mutex;
 
-use crate::semantics::cache_status::CacheName;
+use crate::semantics::cache_status::Signature;
 
 /// What the latest hit said of itself. Those that come in the same second say the same, and share
 /// what is written once.
 #[derive(Default)]
-pub(crate) struct Said(Mutex<Option<(Arc<CacheName>, Moment, Words)>>);
+pub(crate) struct Said(Mutex<Option<(Arc<Signature>, Moment, Words)>>);
 
-/// All that the words depend on, but for the cache that says them.
+/// All that the words depend on, but for the response and the cache that speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Moment {
     /// In seconds.
@@ -26,7 +26,8 @@ pub(crate) struct Moment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Words {
     pub(crate) age: HeaderValue,
-    pub(crate) cache_status: HeaderValue,
+    /// None where the cache says nothing.
+    pub(crate) cache_status: Option<HeaderValue>,
 }
 
 impl Said {
@@ -35,7 +36,7 @@ impl Said {
     /// Never waits: who finds another one busy here finds his own words.
     pub(crate) fn at(
         &self,
-        cache: &Arc<CacheName>,
+        cache: &Arc<Signature>,
         moment: Moment,
         put: impl FnOnce() -> Words,
     ) -> Words {
@@ -64,11 +65,19 @@ impl Clone for Said {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::semantics::cache_status::CacheName;
+
+    fn signature(name: &str) -> Signature {
+        Signature {
+            name: CacheName::new(name),
+            ..Signature::default()
+        }
+    }
 
     #[test]
     fn what_is_said_twice_in_a_second_is_written_once() {
         let said = Said::default();
-        let [one, other] = ["one", "other"].map(|name| Arc::new(CacheName::new(name).unwrap()));
+        let [one, other] = ["one", "other"].map(|name| Arc::new(signature(name)));
         let first = Moment {
             age: 1,
             ttl: 59,
@@ -96,7 +105,7 @@ mod tests {
                 is_new = true;
                 Words {
                     age: number.clone(),
-                    cache_status: number.clone(),
+                    cache_status: None,
                 }
             });
             assert_eq!(words.age == number, is_new);
@@ -114,10 +123,10 @@ mod tests {
             ttl: 0,
             detail: None,
         };
-        let cache = Arc::new(CacheName::new("c").unwrap());
+        let cache = Arc::new(signature("c"));
         let words = said.at(&cache, moment, || Words {
             age: HeaderValue::from(7),
-            cache_status: HeaderValue::from(7),
+            cache_status: None,
         });
         assert_eq!(words.age, "7");
     }

@@ -154,13 +154,14 @@ where
 /// or stall, and they must not mind.
 async fn lead<S, ReqBody>(
     inside: Inside<S, ReqBody>,
-    request: Request<ReqBody>,
+    mut request: Request<ReqBody>,
     to: Box<Forward>,
 ) -> Answer<S, ReqBody>
 where
     S: Inner<ReqBody>,
     ReqBody: Send + 'static,
 {
+    to.share_interims(request.extensions_mut());
     let stand_in = to.stand_in(request.headers());
     if !to.is_awaited() && stand_in.is_none() {
         return forward(inside, request, to).await;
@@ -274,6 +275,7 @@ fn refresh<S, ReqBody>(
     ReqBody: Send + 'static,
 {
     to.anonymise(&mut request);
+    to.share_interims(request.extensions_mut());
     let engine = to.engine();
     let fetch = async move {
         let (head, body) = request.into_parts();

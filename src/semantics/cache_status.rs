@@ -96,6 +96,27 @@ impl CacheName {
     }
 }
 
+/// How much a cache says.
+#[derive(Clone, Debug)]
+pub(crate) struct Signature {
+    /// Without one it says nothing.
+    pub(crate) name: Option<CacheName>,
+    /// Whether it states the key.
+    pub(crate) tells_key: bool,
+    /// Whether it states why, in more than RFC 9211 has words for.
+    pub(crate) tells_detail: bool,
+}
+
+impl Default for Signature {
+    fn default() -> Self {
+        Self {
+            name: CacheName::new("tower-response-cache"),
+            tells_key: false,
+            tells_detail: true,
+        }
+    }
+}
+
 impl CacheStatus<'_> {
     /// Returns the member as a field value.
     pub(crate) fn to_header_value(self) -> HeaderValue {
@@ -213,6 +234,7 @@ mod tests {
     use sfv::{List, Parser};
 
     use super::*;
+    use crate::semantics::fields::tests::thoroughly;
 
     fn forwarded(why: Fwd) -> Handling {
         Handling::Forwarded {
@@ -345,6 +367,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_texts_and_numbers_make_a_list_of_one(
             name in "[ -~]{1,20}",

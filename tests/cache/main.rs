@@ -18,6 +18,7 @@ mod collapsing;
 mod flight;
 mod grpc;
 mod identity;
+mod interims;
 mod invalidation;
 mod methods;
 mod model;
