@@ -194,6 +194,10 @@ impl Store for RedisStore {
         Box::pin(self.0.put(fill))
     }
 
+    fn admit<'a>(&'a self, fill: &'a Fill) -> BoxFuture<'a, Result<Option<Stamp>, Error>> {
+        Box::pin(self.0.stamp(fill))
+    }
+
     fn invalidate<'a>(
         &'a self,
         namespace: &'a Namespace,
