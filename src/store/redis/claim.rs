@@ -14,10 +14,11 @@ use bytes::Bytes;
 use redis::Pipeline;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use super::connection::{Replies, get};
+use super::control::Watch;
 use super::epochs::millis;
 use super::layout::{Name, Place};
 use crate::epoch::{Captured, Scope};
@@ -32,9 +33,11 @@ const SURELY_HELD: Duration = Duration::from_secs(4);
 /// Stands in the place of a lock after a fetch that was of no use to others.
 const UNCACHEABLE: &[u8] = b"U";
 const UNCACHEABLE_TTL: Duration = Duration::from_secs(5);
-/// How soon a wait looks whether the lock has ended; the pauses double.
-const FIRST_LOOK: Duration = Duration::from_millis(25);
+/// How soon a wait looks whether the lock has ended where the server does not tell; the pauses double.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// How soon it looks where the server would have told.
+const DOUBT: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// Claims the fetch of what is wanted, and captures the epochs of `scopes` along the way unless
@@ -117,23 +120,37 @@ impl Shared {
 
     /// Waits until a lock with this token has ended, or cannot be seen any more.
     async fn wait(self: Arc<Self>, name: Name, token: Bytes) -> Settled {
-        let mut pause = FIRST_LOOK;
+        let mut pause = FIRST_PAUSE;
         loop {
-            sleep(pause).await;
-            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
-            match self.look(&name).await {
+            let (held, watch) = self.look(&name).await;
+            match held {
                 Ok(Some(held)) if held == token => {}
                 Ok(Some(held)) if held == UNCACHEABLE => return Settled::Uncacheable,
                 _ => return Settled::Released,
             }
+            if let Some(watch) = watch {
+                let _ = timeout(DOUBT, watch.told()).await;
+            } else {
+                sleep(pause).await;
+                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+            }
         }
     }
 
-    async fn look(&self, name: &Name) -> Result<Option<Bytes>, Error> {
+    /// Reads a lock, if possible where the server will tell of its end.
+    async fn look(&self, name: &Name) -> (Result<Option<Bytes>, Error>, Option<Watch>) {
+        if let Some(control) = self.control()
+            && let Ok((held, watch)) = control.watch(name, self.limits.read).await
+        {
+            return (Ok(held), Some(watch));
+        }
         let mut commands = Pipeline::new();
         commands.add_command(get(name));
-        let mut exchange = self.data.begin(self.limits.read)?;
-        exchange.send(&commands).await?.bytes()
+        let asked = async {
+            let mut exchange = self.data.begin(self.limits.read)?;
+            exchange.send(&commands).await?.bytes()
+        };
+        (asked.await, None)
     }
 }
 
