@@ -150,7 +150,9 @@ impl Exchange {
 
     /// Answers from what has come into the store since it was asked, if that is seen at once.
     pub(super) fn look_again(&self, request: &HeaderMap) -> Option<Response<Content>> {
-        let found = self.engine.glance(&self.key, request)?;
+        let found = self
+            .engine
+            .glance(&self.key, request, self.route.as_deref())?;
         let Outcome::Response(stored) = found.outcome else {
             return None;
         };
@@ -249,8 +251,6 @@ impl Exchange {
     }
 
     pub(super) fn counters(&self) -> &metrics::Route {
-        self.engine
-            .metrics
-            .route(self.route.as_ref().map(|route| route.index))
+        self.engine.counters(self.route.as_deref())
     }
 }

@@ -432,9 +432,8 @@ impl Forward {
                     let mut late = admission.late;
                     // The answer need not repeat the tags that the handler gave the content.
                     late.extend(tags_of(stored));
-                    let route = exchange.route.as_ref().map(|route| route.index);
                     exchange.engine.keep(
-                        route,
+                        exchange.route.clone(),
                         renewed.clone(),
                         admission.retain,
                         captured,

@@ -57,8 +57,8 @@ use crate::epoch::{Captured, Scope};
 pub(crate) use crate::flight::along::{BoxError, Source};
 use crate::invalidation::{Invalidated, Journal};
 use crate::key::{KeySpec, Namespace};
-use crate::metrics::{Metrics, Snapshot};
-use crate::rules::Rules;
+use crate::metrics::{self, Metrics, Snapshot};
+use crate::rules::{Route, Rules};
 use crate::semantics::cache_status::Signature;
 use crate::store::Store;
 
@@ -228,6 +228,11 @@ impl Engine {
         if staleness > Duration::ZERO {
             tokio::time::sleep(staleness).await;
         }
+    }
+
+    /// Returns the counters of a route, or of requests without a rule.
+    fn counters(&self, route: Option<&Route>) -> &metrics::Route {
+        self.metrics.route(route.map(|route| route.index))
     }
 
     /// Reads all counters.

@@ -89,9 +89,10 @@ impl Reading {
         content: &[u8],
     ) -> Result<Box<Exchange>, Bypass> {
         let engine = &self.engine;
+        let route = matched.map(|matched| &**matched.route);
         let mut key = PrimaryKey::with_content(
             &engine.options.namespace,
-            engine.key_spec(matched.map(|matched| &**matched.route)),
+            engine.key_spec(route),
             self.kind,
             request.uri(),
             request.headers(),
@@ -99,7 +100,7 @@ impl Reading {
         )?;
         let exact = engine.searches.widen(&mut key);
         let (facts, now) = (self.facts.clone(), engine.options.clock.now());
-        let found = engine.glance(&key, request.headers());
+        let found = engine.glance(&key, request.headers(), route);
         let mut exchange = Exchange::new(engine, request, matched, facts, key, now, found);
         exchange.exact = exact;
         // To the law that is what a call is that its rule calls safe.

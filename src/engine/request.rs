@@ -180,17 +180,18 @@ impl Engine {
         let started = self.options.clock.now();
         let mut ahead = false;
         let exact = self.searches.widen(&mut key);
-        let found = self.glance(&key, request.headers());
+        let route = matched.map(|matched| &**matched.route);
+        let found = self.glance(&key, request.headers(), route);
         if let Some(Found {
             outcome: Outcome::Response(stored),
             tier,
             ..
         }) = &found
         {
-            let policy = self.policy(matched.map(|matched| &**matched.route));
+            let policy = self.policy(route);
             let age = stored.age(started);
             let decision = decide::on_stored(self, stored, age, request.headers(), &facts, policy)
-                .or_ahead(matched.map(|matched| &**matched.route), stored, age);
+                .or_ahead(route, stored, age);
             if let Decision::Serve(service) = decision {
                 let fields = request.headers();
                 let response =
