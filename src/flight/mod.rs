@@ -216,8 +216,12 @@ impl<K: Hash + Eq, G, T> Flights<K, G, T> {
 
 impl<K, G, T> fmt::Debug for Flights<K, G, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Whoever prints it may hold the lock.
+        let open = self.table.try_lock().map(|table| table.open.len());
         f.debug_struct("Flights")
             .field("limits", &self.limits)
+            .field("open", &open)
+            .field("followers", &self.followers.load(Ordering::Relaxed))
             .finish_non_exhaustive()
     }
 }
