@@ -19,6 +19,7 @@ use super::Shared;
 use super::connection::{Replies, get};
 use super::epochs::millis;
 use super::layout::{Name, Place};
+use super::shards::Lane;
 use crate::epoch::{Captured, Scope};
 use crate::error::Error;
 use crate::store::{Claim, FillLock, FillWait, Settled, Wanted};
@@ -132,8 +133,8 @@ impl Shared {
     async fn look(&self, name: &Name) -> Result<Option<Bytes>, Error> {
         let mut commands = Pipeline::new();
         commands.add_command(get(name));
-        let mut exchange = self.data.begin(self.limits.read)?;
-        exchange.send(&commands).await?.bytes()
+        let dispatch = self.shards.begin(Lane::Short, self.limits.read);
+        dispatch.send(&commands).await?.bytes()
     }
 }
 
@@ -207,8 +208,9 @@ impl Held {
     }
 
     async fn send(&self, commands: &Pipeline) -> Result<Replies, Error> {
-        let mut exchange = self.shared.data.begin(self.shared.limits.capture)?;
-        exchange.send(commands).await
+        let Shared { shards, limits, .. } = &*self.shared;
+        let dispatch = shards.begin(Lane::Short, limits.capture);
+        dispatch.send(commands).await
     }
 
     fn is_held(&self, now: Instant) -> bool {
