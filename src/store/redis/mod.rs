@@ -21,6 +21,9 @@ mod memo;
 mod put;
 mod replicas;
 #[cfg(test)]
+#[path = "../../../tests/support/redis_cluster.rs"]
+mod redis_cluster;
+#[cfg(test)]
 #[path = "../../../tests/support/redis_server.rs"]
 pub(super) mod redis_server;
 mod seal;

@@ -250,6 +250,11 @@ pub(crate) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
+    /// Whether the server is one of a cluster's.
+    pub(crate) fn is_of_cluster(&self) -> bool {
+        self.shared.server.pulse.load().is_some()
+    }
+
     /// Returns the namespaces whose content is known to be of this life of the server.
     pub(crate) fn trusted(&self) -> Arc<Trusted> {
         Arc::clone(&self.trusted)

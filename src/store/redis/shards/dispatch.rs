@@ -153,7 +153,7 @@ impl<'a> Dispatch<'a> {
 
     async fn begin<'s>(&self, shard: &'s Shard) -> Result<Exchange<'s>, Error> {
         let mut exchange = shard.begin(self.lane, self.deadline)?;
-        if let (Some(namespace), Some(_)) = (self.believing, self.map.sole()) {
+        if let Some(namespace) = self.believing {
             incarnation::check(&mut exchange, namespace).await?;
         }
         Ok(exchange)
