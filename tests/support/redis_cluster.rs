@@ -129,6 +129,18 @@ impl RedisCluster {
         self.servers[place].kill();
     }
 
+    /// Lets a server stand still: connections stay up and nothing is answered.
+    pub(crate) fn freeze(&mut self, place: usize) {
+        self.up[place] = false;
+        self.servers[place].stop();
+    }
+
+    /// Lets a frozen server go on.
+    pub(crate) fn thaw(&mut self, place: usize) {
+        self.servers[place].cont();
+        self.up[place] = true;
+    }
+
     /// Starts a server again, without what it held.
     pub(crate) fn restart(&mut self, place: usize) {
         self.servers[place].restart();
