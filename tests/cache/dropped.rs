@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use http::{Request, Response};
 use http_body_util::Full;
 use proptest::prelude::*;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::Instant;
@@ -99,6 +99,7 @@ impl Scene {
         settle().await;
         assert_eq!(self.permits.available_permits(), PERMITS);
         assert_eq!(self.store.claims(), 0);
+        assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
         let state = format!("{:?}", self.handle);
         for rest in AT_REST {
             assert!(state.contains(rest), "{rest} in {state}");
