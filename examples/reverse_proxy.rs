@@ -142,6 +142,8 @@ type Body = Either<ResponseBody<Incoming>, Full<Bytes>>;
 /// What the origin reads: a request through the cache, which reads the content of a QUERY first.
 type Content = RequestBody<Incoming>;
 
+type Cache = CacheService<Origin, KeyedByContent<fn(Content) -> Content>>;
+
 /// The answer where there is no response: a status, and what to say with it.
 #[derive(Debug)]
 struct Refusal(u16, &'static str);
@@ -149,7 +151,7 @@ struct Refusal(u16, &'static str);
 /// Answers clients from the cache in front of the origin.
 #[derive(Clone, Debug)]
 struct Proxy {
-    cache: CacheService<Origin, KeyedByContent<fn(Content) -> Content>>,
+    cache: Cache,
     /// What this process and no other adds to `CDN-Loop`.
     id: HeaderValue,
 }

@@ -75,7 +75,9 @@ impl Tags {
 /// }
 /// ```
 #[derive(Clone)]
-pub struct OnInterim(Arc<dyn Fn(&Response<()>) + Send + Sync>);
+pub struct OnInterim(Arc<Hook>);
+
+type Hook = dyn Fn(&Response<()>) + Send + Sync;
 
 impl OnInterim {
     /// Makes one of a function, which must neither block nor panic: others are told by the same
