@@ -107,7 +107,7 @@ pub use middleware::{
     CacheLayer, CacheService, KeyedByContent, RequestBody, ResponseBody, ResponseFuture,
     UnreadContent,
 };
-pub use rules::{Policy, Rule, Rules, RulesBuilder, RulesError};
+pub use rules::{Policy, Rule, Rules, RulesBuilder, RulesError, Tier};
 #[cfg(feature = "test-util")]
 pub use semantics::{ParsedHeads, SampleExchange};
 #[cfg(feature = "memory")]

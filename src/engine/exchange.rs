@@ -109,7 +109,7 @@ impl Exchange {
     }
 
     /// Asks the store where that is still to be done, and decides.
-    pub(crate) async fn resolve(mut self, request: &HeaderMap) -> Step {
+    pub(crate) async fn resolve(mut self: Box<Self>, request: &HeaderMap) -> Step {
         let found = match self.look_up(request).await {
             Ok(found) => found,
             // A store that fails to find would fail to keep: no second wait.
@@ -150,7 +150,9 @@ impl Exchange {
 
     /// Answers from what has come into the store since it was asked, if that is seen at once.
     pub(super) fn look_again(&self, request: &HeaderMap) -> Option<Response<Content>> {
-        let found = self.engine.glance(&self.key, request)?;
+        let found = self
+            .engine
+            .glance(&self.key, request, self.route.as_deref())?;
         let Outcome::Response(stored) = found.outcome else {
             return None;
         };
@@ -196,7 +198,7 @@ impl Exchange {
     /// Answers at once, and forwards the request behind the answer unless another one does so, or it
     /// is a HEAD, whose answer could renew nothing, or its client does not want that.
     async fn refresh(
-        self,
+        self: Box<Self>,
         response: Response<Content>,
         stored: Arc<StoredResponse>,
         captured: Option<Captured>,
@@ -224,7 +226,7 @@ impl Exchange {
     }
 
     fn forward(
-        self,
+        self: Box<Self>,
         why: Miss,
         nominated: Nominated,
         part: Option<Arc<StoredResponse>>,
@@ -249,8 +251,6 @@ impl Exchange {
     }
 
     pub(super) fn counters(&self) -> &metrics::Route {
-        self.engine
-            .metrics
-            .route(self.route.as_ref().map(|route| route.index))
+        self.engine.counters(self.route.as_deref())
     }
 }

@@ -8,7 +8,7 @@ use http::header::{
     CACHE_CONTROL, DATE, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
 };
 use http::response::Parts;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::admit::Admission;
@@ -21,7 +21,6 @@ use super::{Engine, Exchange, Recorder, partial, refresh};
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, ScopeKind};
 use crate::extension::Told;
-use crate::key::KeySpec;
 use crate::reason::{Miss, Refusal};
 use crate::rules::Rule;
 use crate::semantics::age;
@@ -37,7 +36,7 @@ pub(super) type Nominated = SmallVec<[Arc<StoredResponse>; 1]>;
 /// A request on its way to the handler.
 #[derive(Debug)]
 pub(crate) struct Forward {
-    pub(super) exchange: Exchange,
+    pub(super) exchange: Box<Exchange>,
     pub(super) why: Miss,
     /// What the request selected, to fall back on should the handler fail.
     pub(super) selected: Option<Arc<StoredResponse>>,
@@ -77,7 +76,7 @@ pub(crate) enum Arrived<R> {
 
 impl Forward {
     pub(super) fn new(
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         why: Miss,
         nominated: Nominated,
         part: Option<Arc<StoredResponse>>,
@@ -160,13 +159,19 @@ impl Forward {
     }
 
     /// Takes out of the request what is its sender's alone, so that anybody may have the answer.
-    pub(crate) fn anonymise(&mut self, request: &mut HeaderMap) {
-        let Exchange { route, facts, .. } = &mut self.exchange;
-        match route {
-            Some(route) => refresh::anonymise(request, &route.rule.key),
-            None => refresh::anonymise(request, &KeySpec::default()),
+    pub(crate) fn anonymise<B>(&mut self, request: &mut Request<B>) {
+        let Exchange {
+            engine,
+            route,
+            facts,
+            ..
+        } = &mut *self.exchange;
+        let spec = engine.key_spec(route.as_deref());
+        refresh::anonymise(request.headers_mut(), spec);
+        facts.anonymise(request.headers());
+        for remove in &engine.options.refresh_without {
+            remove(request.extensions_mut());
         }
-        facts.anonymise(request);
     }
 
     /// Whether others wait for the answer.
@@ -183,7 +188,7 @@ impl Forward {
     /// adds to its head what the cache says. `again` is the client's request once more, if it can
     /// be repeated.
     pub(crate) fn arrived<R>(
-        mut self,
+        mut self: Box<Self>,
         head: &mut Parts,
         least: u64,
         again: Option<R>,
@@ -238,7 +243,7 @@ impl Forward {
                     None => self.detail().or(Some(Refusal::StoreError.as_str())),
                 };
                 self.sign(head, status, captured.is_some(), detail);
-                return Arrived::Record(Recorder::new(self, admission, captured), prefix);
+                return Arrived::Record(Recorder::new(*self, admission, captured), prefix);
             }
             Ok(_) => Refusal::StoreError,
             Err(refusal) => {
@@ -316,7 +321,7 @@ impl Forward {
 
     /// Answers a 304 (RFC 9111 §4.3.3, §4.3.4).
     fn confirmed<R>(
-        mut self,
+        mut self: Box<Self>,
         head: &mut Parts,
         told: &Told,
         arrival: age::Exchange,
@@ -362,7 +367,7 @@ impl Forward {
     /// it was asked for: what was stored goes, and the request is sent again without questions. If
     /// it cannot be, the next one has none.
     fn contradicted<R>(
-        mut self,
+        mut self: Box<Self>,
         part: Option<Arc<StoredResponse>>,
         again: Option<R>,
     ) -> Arrived<R> {
@@ -372,7 +377,7 @@ impl Forward {
         match again {
             Some(request) => {
                 self.completing = false;
-                Arrived::Again(Box::new(self), request)
+                Arrived::Again(self, request)
             }
             None => Arrived::Answer(self.excused(Failure::Unreachable).unwrap_or_else(|| {
                 respond::bad_gateway("the origin's answer does not fit what it was asked\n")
@@ -427,9 +432,8 @@ impl Forward {
                     let mut late = admission.late;
                     // The answer need not repeat the tags that the handler gave the content.
                     late.extend(tags_of(stored));
-                    let route = exchange.route.as_ref().map(|route| route.index);
                     exchange.engine.keep(
-                        route,
+                        exchange.route.clone(),
                         renewed.clone(),
                         admission.retain,
                         captured,
@@ -527,7 +531,7 @@ impl Forward {
         detail: Option<&str>,
     ) {
         let handling = self.handling(status, stored);
-        let Exchange { engine, key, .. } = &self.exchange;
+        let Exchange { engine, key, .. } = &*self.exchange;
         engine.sign(&mut head.headers, Some(key), handling, None, detail);
     }
 

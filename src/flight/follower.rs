@@ -84,7 +84,7 @@ impl<K: Hash + Eq, G, T: Clone> Future for Follower<K, G, T> {
                     this.timer = timer(this.limit);
                 }
                 let timer = this.timer.as_mut();
-                if !timer.is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
+                if !timer.is_some_and(|timer| Pin::new(timer).poll(cx).is_ready()) {
                     return Poll::Pending;
                 }
                 Boarded::Alone(Why::Late)

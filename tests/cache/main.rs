@@ -22,6 +22,7 @@ mod interims;
 mod invalidation;
 mod methods;
 mod model;
+mod pace;
 mod patience;
 mod policy;
 mod processes;
