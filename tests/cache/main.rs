@@ -21,6 +21,7 @@ mod identity;
 mod invalidation;
 mod methods;
 mod model;
+mod outages;
 mod patience;
 mod policy;
 mod processes;
