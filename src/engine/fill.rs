@@ -19,6 +19,7 @@ use super::collapse::{Landed, Landing, Lead};
 use super::request::Facts;
 use super::respond::{self, Content};
 use super::{Engine, Forward, forward, partial};
+use crate::entry::said::Said;
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::Error;
@@ -93,6 +94,7 @@ impl Recorder {
             tagged: Tagged::ByOrigin,
             received: now,
             stamp: Stamp::default(),
+            said: Said::default(),
             fields: admission.fields,
         };
         Self {
@@ -161,8 +163,9 @@ impl Recorder {
         let draft = lead.is_some().then(|| Arc::new(recording.draft.clone()));
         let landed = Arc::clone(&recording.landed);
         let to_finish = Arc::clone(&engine);
+        let wait = engine.options.collapse_wait;
         let finish = Box::new(move |reader: Reader| engine.finish_body(reader));
-        let (along, reader) = Along::new(Box::pin(ahead), keep, Box::new(self), finish);
+        let (along, reader) = Along::new(Box::pin(ahead), keep, wait, Box::new(self), finish);
         if in_a_hurry && let Some(more) = along.reader() {
             to_finish.finish_body(more);
         }
@@ -201,7 +204,8 @@ impl Recorder {
                 collapsed,
             };
             let mut response = respond::not_modified(&stored);
-            engine.sign(response.headers_mut(), handling, None, forward::detail(why));
+            let (key, detail) = (Some(&stored.key), forward::detail(why));
+            engine.sign(response.headers_mut(), key, handling, None, detail);
             return response;
         }
         // What the hits will say of the body.

@@ -148,7 +148,7 @@ impl Engine {
         mut facts: Facts,
         policy: &Policy,
         spec: &KeySpec,
-    ) -> Option<Exchange> {
+    ) -> Option<Box<Exchange>> {
         let bypass =
             matched.is_some_and(|matched| matches!(matched.route.rule.lifetime, Lifetime::Bypass));
         if *request.method() != Method::POST
@@ -164,7 +164,9 @@ impl Engine {
         let (uri, headers) = (request.uri(), request.headers());
         let key = PrimaryKey::new(namespace, spec, &Method::GET, uri, headers).ok()?;
         let now = self.options.clock.now();
-        Some(Exchange::new(self, request, matched, facts, key, now, None))
+        Some(Box::new(Exchange::new(
+            self, request, matched, facts, key, now, None,
+        )))
     }
 
     /// Answers from memory if the store can tell at once, else takes the exchange up.
