@@ -104,8 +104,8 @@ fn median(bench: &str) -> Option<f64> {
 
 fn pretty(nanos: f64) -> String {
     match nanos {
-        nanos if nanos < 1e3 => format!("{nanos:.0} ns"),
-        nanos if nanos < 1e6 => format!("{:.2} µs", nanos / 1e3),
+        nanos if nanos.abs() < 1e3 => format!("{nanos:.0} ns"),
+        nanos if nanos.abs() < 1e6 => format!("{:.2} µs", nanos / 1e3),
         nanos => format!("{:.2} ms", nanos / 1e6),
     }
 }
