@@ -18,7 +18,7 @@ use crate::store::{RedisStore, RedisStoreBuilder};
 ///
 /// | variable | field in a file | meaning | default |
 /// |---|---|---|---|
-/// | `CACHE_URL`, else `REDIS_URL` | `url` | `memory`, what [`RedisStore::connect`](crate::RedisStore::connect) takes, such as `redis://[user:password@]host[:port][/db]`, or with `tiered+` before it for memory over that Redis | `memory` |
+/// | `CACHE_URL`, else `REDIS_URL` | `url` | `memory`, what [`RedisStore::connect`](crate::RedisStore::connect) takes, such as `redis://[user:password@]host[:port][/db]` or `redis+cluster://host[:port][,host..]`, or with `tiered+` before it for memory over that Redis | `memory` |
 /// | `CACHE_ENABLED` | `enabled` | `false` lets every request pass through | `true` |
 /// | `CACHE_NAMESPACE` | `namespace` | keeps applications that share a store apart | `default` |
 /// | `CACHE_DEFAULT_TTL` | `default_ttl` | lifetime of responses without a rule that state none themselves | none: they are not stored |
