@@ -79,7 +79,8 @@ use crate::key::{Namespace, PrimaryKey};
 /// and of these `+info` only for [`health`](Store::health) and to notice that the server was restored
 /// from a dump, `+hello +client|tracking` for memory over this store and to be told when another
 /// process has fetched what this one waits for, `+select` for a database other than 0, `+wait` for
-/// [`wait_replicas`](RedisStoreBuilder::wait_replicas).
+/// [`wait_replicas`](RedisStoreBuilder::wait_replicas). A cluster takes `+cluster|slots +asking` as
+/// well.
 ///
 /// # Examples
 ///
@@ -119,6 +120,21 @@ impl RedisStore {
     /// [`check_interval`](RedisStoreBuilder::check_interval); until then this process does not see
     /// what others invalidate at the new one. `min-replicas-to-write 1` makes a primary that was left
     /// alone refuse writes.
+    ///
+    /// `redis+cluster://[user[:password]@]host[:port][,..]`, or with `rediss`, is a Redis Cluster
+    /// whose primaries any of these hosts knows, primary or replica. What is stored is spread over
+    /// all of them, and so are the epochs: the one of the namespace and the one of a route are in
+    /// one place each. Each primary has connections of its own, and still a look-up takes one round
+    /// trip.
+    ///
+    /// * While a primary is away, what needs it fails at once, and to all else nothing happens
+    ///   (`cluster-require-full-coverage no`; otherwise the servers refuse everything until it has
+    ///   been replaced). [`health`](Store::health) is that of the worst of them.
+    /// * A failover does not empty the cache. What was invalidated within the last minute is
+    ///   invalidated again, as far as the processes still live that did; so what the new primary had
+    ///   not heard of is served for the moment between the failover and that.
+    /// * While slots move, nothing stale is served, and what is asked for at the moment at which a
+    ///   slot is handed over is a miss.
     ///
     /// # Errors
     ///

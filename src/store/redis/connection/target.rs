@@ -1,14 +1,15 @@
 //! What a URL leads to: one server, or the servers of a cluster.
 
-use super::address::{Address, AddressOptions, endpoint, wrong};
+use super::address::{Address, AddressOptions, Endpoint, endpoint, wrong};
 use crate::error::Error;
 
 /// Where a store keeps its content.
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     Server(Address),
-    /// In a cluster, of which these servers are asked for the others.
-    Cluster(Vec<Address>),
+    /// In a cluster, whose servers are spoken to like this one, and of which these are asked for the
+    /// others.
+    Cluster(Address, Vec<Endpoint>),
 }
 
 impl Target {
@@ -29,11 +30,9 @@ impl Target {
             return Err(wrong("a cluster has no database but 0"));
         }
         let hosts = hosts.split(',').map(|host| endpoint(host, Self::PORT));
-        let servers = hosts.map(|host| Some(one.with(host?)));
-        let servers = servers
-            .collect::<Option<_>>()
-            .ok_or_else(|| wrong("it names no servers of a cluster"))?;
-        Ok(Self::Cluster(servers))
+        let seeds: Option<Vec<_>> = hosts.collect();
+        let seeds = seeds.ok_or_else(|| wrong("it names no servers of a cluster"))?;
+        Ok(Self::Cluster(one, seeds))
     }
 }
 
@@ -61,15 +60,15 @@ mod tests {
             "redis+cluster://app:s3cret@one,two:7000,[::1]:7001/",
             "valkey-cluster://app:s3cret@one,two:7000,[::1]:7001/0",
         ] {
-            let Target::Cluster(servers) = parse(url).unwrap() else {
+            let Target::Cluster(one, seeds) = parse(url).unwrap() else {
                 panic!("{url} is a cluster");
             };
-            let names: Vec<_> = servers.iter().map(ToString::to_string).collect();
-            assert_eq!(names, ["one:6379/0", "two:7000/0", "[::1]:7001/0"]);
-            for server in servers {
-                assert_eq!(server.login.username(), Some("app"));
-                assert_eq!(server.login.password(), Some("s3cret"));
-            }
+            let names: Vec<_> = seeds.iter().map(ToString::to_string).collect();
+            assert_eq!(names, ["one:6379", "two:7000", "[::1]:7001"]);
+            let server = one.with(seeds[1].clone());
+            assert_eq!(server.to_string(), "two:7000/0");
+            assert_eq!(server.login.username(), Some("app"));
+            assert_eq!(server.login.password(), Some("s3cret"));
         }
     }
 

@@ -40,7 +40,9 @@ pub(super) struct Cluster {
 
 struct Shared {
     plan: Plan,
-    seeds: Vec<Address>,
+    /// How its servers are spoken to.
+    one: Address,
+    seeds: Vec<Endpoint>,
     map: ArcSwap<Map>,
     found: Mutex<Found>,
 }
@@ -60,8 +62,13 @@ impl Cluster {
     /// # Errors
     ///
     /// When none of the servers answers in time, or all refuse.
-    pub(super) async fn open(seeds: Vec<Address>, plan: Plan) -> Result<Self, Error> {
-        let shared = Shared::new(seeds, plan);
+    pub(super) async fn open(
+        one: Address,
+        seeds: Vec<Endpoint>,
+        plan: Plan,
+    ) -> Result<Self, Error> {
+        runtime()?;
+        let shared = Shared::new(one, seeds, plan);
         shared.refresh().await?;
         Self::start(shared)
     }
@@ -71,8 +78,12 @@ impl Cluster {
     /// # Errors
     ///
     /// Outside a Tokio runtime.
-    pub(super) fn open_lazily(seeds: Vec<Address>, plan: Plan) -> Result<Self, Error> {
-        Self::start(Shared::new(seeds, plan))
+    pub(super) fn open_lazily(
+        one: Address,
+        seeds: Vec<Endpoint>,
+        plan: Plan,
+    ) -> Result<Self, Error> {
+        Self::start(Shared::new(one, seeds, plan))
     }
 
     fn start(shared: Shared) -> Result<Self, Error> {
@@ -110,9 +121,10 @@ impl Drop for Cluster {
 }
 
 impl Shared {
-    fn new(seeds: Vec<Address>, plan: Plan) -> Self {
+    fn new(one: Address, seeds: Vec<Endpoint>, plan: Plan) -> Self {
         Self {
             plan,
+            one,
             seeds,
             map: ArcSwap::from_pointee(Map::unknown()),
             found: Mutex::default(),
@@ -173,8 +185,9 @@ impl Shared {
             return Ok(slots.clone());
         }
         let mut failure = Error::new(ErrorKind::Unavailable, "the cluster has no servers");
-        for address in self.others() {
-            match self.ask_other(address, &question).await {
+        let replicas = self.found.lock().replicas.clone();
+        for endpoint in self.seeds.iter().chain(&replicas) {
+            match self.ask_other(endpoint, &question).await {
                 Ok(slots) => return Ok(slots),
                 Err(error) => failure = error,
             }
@@ -191,21 +204,13 @@ impl Shared {
         Slots::read(answer.first()?, shard.endpoint()?)
     }
 
-    async fn ask_other(&self, address: Address, question: &Cmd) -> Result<Slots, Error> {
-        let answer = self.plan.server(address.clone()).ask_once(question).await?;
-        let slots = address.fixed().and_then(|at| Slots::read(&answer, at));
-        slots.ok_or_else(|| {
-            let message = format!("redis at {address} knows of no cluster");
+    async fn ask_other(&self, endpoint: &Endpoint, question: &Cmd) -> Result<Slots, Error> {
+        let server = self.plan.server(self.one.with(endpoint.clone()));
+        let answer = server.ask_once(question).await?;
+        Slots::read(&answer, endpoint).ok_or_else(|| {
+            let message = format!("redis at {endpoint} knows of no cluster");
             Error::new(ErrorKind::Unavailable, message)
         })
-    }
-
-    fn others(&self) -> Vec<Address> {
-        let replicas = self.found.lock().replicas.clone();
-        let seed = self.seeds.first();
-        let replicas = replicas.into_iter();
-        let replicas = replicas.filter_map(|at| seed.map(|seed| seed.with(at)));
-        self.seeds.iter().cloned().chain(replicas).collect()
     }
 
     /// Returns the server at an address: the one that is on the map, or a new one, connected if it
@@ -214,10 +219,7 @@ impl Shared {
         if let Some(known) = map.at(at) {
             return Ok(Arc::clone(known));
         }
-        let seed = self.seeds.first();
-        let address = seed.map(|seed| seed.with(at.clone()));
-        let address =
-            address.ok_or_else(|| Error::new(ErrorKind::Invalid, "the cluster has no seeds"))?;
+        let address = self.one.with(at.clone());
         let shard = match Shard::open(address.clone(), &self.plan).await {
             Err(_) => Shard::open_lazily(address, &self.plan),
             opened => opened,

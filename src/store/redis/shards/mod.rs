@@ -66,7 +66,7 @@ impl Shards {
         let (bulletin, clock) = (Arc::clone(&plan.bulletin), plan.clock.clone());
         let servers = match target {
             Target::Server(address) => Servers::one(Shard::open(address, &plan).await?),
-            Target::Cluster(seeds) => Servers::Cluster(Cluster::open(seeds, plan).await?),
+            Target::Cluster(one, seeds) => Servers::Cluster(Cluster::open(one, seeds, plan).await?),
         };
         Ok(Self {
             servers,
@@ -84,7 +84,9 @@ impl Shards {
         let (bulletin, clock) = (Arc::clone(&plan.bulletin), plan.clock.clone());
         let servers = match target {
             Target::Server(address) => Servers::one(Shard::open_lazily(address, &plan)?),
-            Target::Cluster(seeds) => Servers::Cluster(Cluster::open_lazily(seeds, plan)?),
+            Target::Cluster(one, seeds) => {
+                Servers::Cluster(Cluster::open_lazily(one, seeds, plan)?)
+            }
         };
         Ok(Self {
             servers,

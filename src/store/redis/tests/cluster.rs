@@ -59,6 +59,34 @@ async fn over_a_cluster_the_store_conforms() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_cluster_the_store_conforms_under_the_least_acl() {
+    let cluster = RedisCluster::start();
+    let user = ["ACL", "SETUSER", "app", "on", ">s3cret", "-@all"];
+    let words = user.into_iter().chain(LEAST_ACL.split(' '));
+    let words: Vec<_> = words.chain(["+cluster|slots", "+asking"]).collect();
+    for place in 0..RedisCluster::SERVERS {
+        assert_eq!(cluster.server(place).command(&words), "OK");
+    }
+    let url = cluster.url().replace("://", "://app:s3cret@");
+    let desk = Desk::of(patient(&url).connect().await.unwrap());
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    let stamp = desk.capture(&sample.scopes()).await.unwrap().stamp;
+    warm(&desk, &stamp).await;
+    let slot = slot(&cluster, &desk, sample.scopes()[2]);
+    let to = (cluster.owner(slot) + 1) % 3;
+    cluster.begin_move(slot, to);
+    cluster.move_names(slot, to, "hc1:");
+    assert!(desk.body(&sample).await.is_some());
+    cluster.end_move(slot, to);
+    conformance::run(Arc::new(desk.store)).await;
+    for place in 0..RedisCluster::SERVERS {
+        let errors = cluster.server(place).command(&["INFO", "errorstats"]);
+        assert!(!errors.contains("NOPERM"), "{errors}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_spread_over_a_cluster_is_found_told_of_and_invalidated() {
     let cluster = RedisCluster::start();
