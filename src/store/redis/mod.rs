@@ -21,6 +21,7 @@ mod memo;
 mod put;
 mod replicas;
 #[cfg(test)]
+#[expect(dead_code, reason = "other tests need more of it")]
 #[path = "../../../tests/support/redis_cluster.rs"]
 mod redis_cluster;
 #[cfg(test)]
