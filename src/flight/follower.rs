@@ -61,6 +61,11 @@ impl<K: Hash + Eq, G, T> Follower<K, G, T> {
             timer: None,
         }
     }
+
+    /// Returns the circumstances of who began the flight, until the wait is over.
+    pub(crate) fn circumstances(&self) -> Option<&G> {
+        self.seat.as_ref().map(|seat| &seat.flight.circumstances)
+    }
 }
 
 impl<K: Hash + Eq, G, T: Clone> Future for Follower<K, G, T> {

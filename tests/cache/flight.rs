@@ -1,5 +1,5 @@
 //! Many clients, one flight: who asks for the same at the same time shares one call of the handler,
-//! and nothing that one of them does harms another.
+//! and nothing that one of them does harms another. Crowds over real sockets are in `tests/crowd`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,8 +12,7 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body_util::channel::Channel;
 use http_body_util::{BodyExt, Full};
 use tokio::task::{JoinHandle, yield_now};
-use tokio::time::{Instant, sleep, timeout};
-use tower::util::BoxCloneService;
+use tokio::time::{sleep, timeout};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_response_cache::{CacheLayer, MemoryStore, ResponseBody, Tags, Target};
 
@@ -38,20 +37,6 @@ fn asking(cache: &Arc<Cache>, uri: &str, fields: &'static [(&str, &str)]) -> Joi
 async fn answered(asking: JoinHandle<Answer>) -> Answer {
     let answer = timeout(PATIENCE, asking).await;
     answer.expect("nobody is lost").expect("no panic")
-}
-
-#[tokio::test]
-async fn ten_thousand_get_the_answer_of_one_call() {
-    let origin = Origin::counting(&[]);
-    let cache = cache(&origin);
-    let hold = origin.hold();
-    let all: Vec<_> = (0..10_000).map(|_| asking(&cache, "/a", &[])).collect();
-    settle().await;
-    drop(hold);
-    for each in all {
-        assert_eq!(answered(each).await.text(), "1", "C8");
-    }
-    assert_eq!(origin.calls(), 1, "C8");
 }
 
 #[tokio::test]
@@ -106,50 +91,6 @@ async fn who_follows_gets_each_frame_as_it_is_made() {
     }
     assert_eq!(cache.get("/a").await.trailers, Some(trailers));
     assert_eq!(origin.calls(), 1);
-}
-
-#[tokio::test]
-async fn two_hundred_slow_readers_hold_up_nobody() {
-    const PIECE: usize = 64 << 10;
-    let body: Bytes = (0..8 << 20).map(|n: u32| n.to_le_bytes()[1]).collect();
-    let whole = body.clone();
-    let origin = Origin::new(move |_| {
-        let whole = whole.clone();
-        let piece = move |n| whole.slice(n * PIECE..(n + 1) * PIECE);
-        response(&[], "").map(|_| pieces((0..(8 << 20) / PIECE).map(piece)))
-    });
-    let cache = Cache::new(&origin, everywhere(ttl(60))).with(|layer| layer.max_body(16 << 20));
-    let cache = Arc::new(cache);
-    let mut slow = Vec::new();
-    for _ in 0..200 {
-        let mut reader = cache.send(get("/a")).await.unwrap().into_body();
-        reader.frame().await.unwrap().unwrap();
-        slow.push(reader);
-    }
-    let fast = timeout(PATIENCE, cache.get("/a"))
-        .await
-        .expect("C3: it is not held up");
-    assert_eq!(fast.body, body);
-    for reader in slow {
-        let rest = reader.collect().await.unwrap().to_bytes();
-        assert!(body.ends_with(&rest), "C3");
-    }
-    assert_eq!(origin.calls(), 1, "C3");
-}
-
-#[tokio::test(start_paused = true)]
-async fn thirty_that_cannot_be_shared_go_side_by_side() {
-    let front = front(|_| async {
-        sleep(Duration::from_millis(200)).await;
-        Ok(response(&[("cache-control", "no-store")], "mine"))
-    });
-    let took = async || {
-        let began = Instant::now();
-        join_all((0..30).map(|_| front.clone().oneshot(get("/a")))).await;
-        began.elapsed().as_millis()
-    };
-    assert!(took().await < 450, "H6: the first, and then all");
-    assert!(took().await < 250, "H6: all at once");
 }
 
 /// A cache in front of a handler that takes the number of the call, from 1.
@@ -420,27 +361,4 @@ async fn every_answer_is_one_whole_and_no_older_than_what_was_written_before_it_
     for client in clients.collect::<Vec<_>>() {
         timeout(PATIENCE, client).await.unwrap().unwrap();
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_handler_that_asks_for_what_it_makes_is_freed_by_the_limit() {
-    type Front = BoxCloneService<Request<Full<Bytes>>, Response<ResponseBody<Body>>, Broken>;
-    let itself: Arc<std::sync::Mutex<Option<Front>>> = Arc::default();
-    let asked = Arc::clone(&itself);
-    let front = front(move |call| {
-        let itself = asked.lock().unwrap().clone().filter(|_| call == 1);
-        async move {
-            let Some(itself) = itself else {
-                return Ok(response(&[], call.to_string()));
-            };
-            let part = Answer::read(itself.oneshot(get("/a")).await?).await;
-            Ok(response(&[], format!("1 with {}", part.text())))
-        }
-    });
-    itself.lock().unwrap().replace(front.clone().boxed_clone());
-    let began = Instant::now();
-    let answer = Answer::read(front.oneshot(get("/a")).await.unwrap()).await;
-    assert_eq!(answer.text(), "1 with 2", "H2");
-    assert_eq!(began.elapsed(), Duration::from_secs(5), "H2");
-    itself.lock().unwrap().take();
 }

@@ -19,6 +19,7 @@ mod dropped;
 mod flight;
 mod grpc;
 mod identity;
+mod interims;
 mod invalidation;
 mod methods;
 mod model;
