@@ -264,6 +264,23 @@ fn a_source_that_panics_fails_for_the_others() {
 }
 
 #[test]
+fn a_tap_that_panics_fails_the_body_for_all() {
+    // At the end, and over the cap.
+    for keep in [100, 2] {
+        let (feed, notes) = (Feed::default(), Notes::panicking());
+        let (along, mut first) = feed.along(keep, &notes);
+        let mut second = along.reader().unwrap();
+        feed.data("one");
+        feed.give(Morsel::End);
+        let reads = || while data(&mut first) == "one" {};
+        assert!(catch_unwind(AssertUnwindSafe(reads)).is_err());
+        assert_eq!(data(&mut second), "one");
+        assert_eq!(error(&mut second), "the body panicked");
+        assert!(feed.is_dropped());
+    }
+}
+
+#[test]
 fn a_body_over_the_cap_is_read_on_and_joined_by_nobody() {
     let (feed, notes) = (Feed::default(), Notes::default());
     let (along, mut first) = feed.along(6, &notes);
