@@ -74,8 +74,9 @@ use crate::key::{Namespace, PrimaryKey};
 /// ```
 ///
 /// and of these `+info` only for [`health`](Store::health) and to notice that the server was restored
-/// from a dump, `+hello +client|tracking` for memory over this store, `+select` for a database other
-/// than 0, `+wait` for [`wait_replicas`](RedisStoreBuilder::wait_replicas).
+/// from a dump, `+hello +client|tracking` for memory over this store and to be told when another
+/// process has fetched what this one waits for, `+select` for a database other than 0, `+wait` for
+/// [`wait_replicas`](RedisStoreBuilder::wait_replicas).
 ///
 /// # Examples
 ///
@@ -94,7 +95,7 @@ pub struct RedisStore(Arc<Shared>);
 struct Shared {
     data: Lanes,
     server: Arc<Server>,
-    /// Opened when it is first needed, which a store that is asked for responses alone never does.
+    /// Opened when it is first needed: by memory over this store, or by a wait for another process.
     control: OnceLock<Option<Control>>,
     mirroring: Mirroring,
     replicas: Option<Replicas>,
@@ -192,6 +193,10 @@ impl Store for RedisStore {
 
     fn put<'a>(&'a self, fill: Fill) -> BoxFuture<'a, Result<Kept, Error>> {
         Box::pin(self.0.put(fill))
+    }
+
+    fn admit<'a>(&'a self, fill: &'a Fill) -> BoxFuture<'a, Result<Option<Stamp>, Error>> {
+        Box::pin(self.0.stamp(fill))
     }
 
     fn invalidate<'a>(

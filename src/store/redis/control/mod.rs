@@ -2,17 +2,20 @@
 //!
 //! [`Control`] reads epochs on a connection of its own, on which the server tells when one of them
 //! changes ([`tracker`]), and keeps what it read in the [`mirror`]. Only epochs that somebody here
-//! holds for current are told of; what others cache costs this process nothing.
+//! holds for current are told of; what others cache costs this process nothing. In the same way it is
+//! told when a lock has ended that somebody here waits for ([`watches`]).
 //!
 //! Each command on this connection begins by switching tracking on, which costs nothing where it is
 //! on already. So there is no state to be set up again after a reconnect, and none to be forgotten.
 
 mod mirror;
 mod tracker;
+mod watches;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use redis::Pipeline;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -21,8 +24,10 @@ use tokio::time::sleep;
 pub(super) use self::mirror::Mirror;
 pub use self::tracker::Mirroring;
 pub(super) use self::tracker::{Listener, Tracker};
+pub(super) use self::watches::Watch;
 use super::connection::{Connection, Replies, Server, get};
 use super::epochs::Known;
+use super::layout::Name;
 use super::{incarnation, layout};
 use crate::epoch::Scope;
 use crate::error::{Error, ErrorKind};
@@ -97,6 +102,29 @@ impl Control {
         }
         mirror.renew(load);
         Ok(known)
+    }
+
+    /// Reads a lock, and returns with it what ends when something becomes of it.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be asked, or not within `limit`, or does not tell.
+    pub(super) async fn watch(
+        &self,
+        name: &Name,
+        limit: Duration,
+    ) -> Result<(Option<Bytes>, Watch), Error> {
+        if !self.mirror().begin().tracks {
+            return Err(Error::new(ErrorKind::Unavailable, "redis does not tell"));
+        }
+        let watch = Watch::begin(&self.tracker, name);
+        let mut exchange = self.connection.begin(limit)?;
+        let mut commands = Pipeline::with_capacity(2);
+        track(&mut commands);
+        commands.add_command(get(name));
+        let mut replies = exchange.send(&commands).await?;
+        tracked(&mut replies, &self.tracker)?;
+        Ok((replies.bytes()?, watch))
     }
 
     pub(super) async fn close(&self) {

@@ -78,6 +78,7 @@ impl Desk {
             captured,
             late: late.into(),
             retain: Duration::from_secs(60),
+            tier: None,
             clock: self.clock.clone(),
         };
         self.store.put(fill).await
@@ -102,6 +103,7 @@ impl Desk {
             namespace: &self.namespace,
             key: &sample.key,
             fields: &sample.request,
+            tier: None,
             clock: &self.clock,
         }
     }
