@@ -25,7 +25,7 @@ use tower::util::MapFutureLayer;
 use tower_response_cache::{CacheLayer, MemoryStore, Rule, Rules};
 
 /// Longer than any wait here, shorter than a test that hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How many streams a connection of HTTP/2 may have.
 pub(crate) const STREAMS: usize = 250;
