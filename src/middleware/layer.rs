@@ -43,6 +43,7 @@ use crate::store::Store;
 ///   its caller.
 /// - A client that leaves does not cancel it. It has 30 seconds to come to its end, for those who
 ///   wait and for the store.
+/// - What passes before its answer, all who wait hear through their [`OnInterim`](crate::OnInterim).
 /// - A request that waits has been let in by the services inside: it holds its permit of a
 ///   `ConcurrencyLimit` there meanwhile.
 ///
