@@ -330,10 +330,11 @@ impl Forward {
             .iter()
             .filter_map(|stored| nominee(stored))
             .collect();
-        let asked_alone = HeaderMap::new();
+        // What cannot be repeated asked about nothing that the client has.
+        let nothing = HeaderMap::new();
         let client = match again {
             Some(_) => &self.client,
-            None => &asked_alone,
+            None => &nothing,
         };
         let subject = validation::identify(&head.headers, &nominees, client);
         drop(nominees);
