@@ -15,10 +15,10 @@ const MAX_PASSED: usize = 8;
 
 /// What is told of one request, and who listens.
 #[derive(Default)]
-pub(super) struct Interims(Mutex<Told>);
+pub(super) struct Interims(Mutex<Audience>);
 
 #[derive(Default)]
-struct Told {
+struct Audience {
     passed: Vec<Response<()>>,
     listeners: BTreeMap<u64, OnInterim>,
     /// How many have ever listened.
@@ -35,11 +35,14 @@ pub(super) struct Listener {
 impl Interims {
     /// Has `hook` hear what comes, and first what has passed.
     fn listen(self: &Arc<Self>, hook: OnInterim) -> Listener {
-        let mut told = self.0.lock();
-        told.passed.iter().for_each(|interim| hook.call(interim));
-        told.numbered = told.numbered.wrapping_add(1);
-        let number = told.numbered;
-        told.listeners.insert(number, hook);
+        let mut audience = self.0.lock();
+        audience
+            .passed
+            .iter()
+            .for_each(|interim| hook.call(interim));
+        audience.numbered = audience.numbered.wrapping_add(1);
+        let number = audience.numbered;
+        audience.listeners.insert(number, hook);
         Listener {
             interims: Arc::clone(self),
             number,
@@ -47,13 +50,16 @@ impl Interims {
     }
 
     fn tell(&self, interim: &Response<()>) {
-        let mut told = self.0.lock();
-        told.listeners.values().for_each(|hook| hook.call(interim));
-        if told.passed.len() < MAX_PASSED {
+        let mut audience = self.0.lock();
+        audience
+            .listeners
+            .values()
+            .for_each(|hook| hook.call(interim));
+        if audience.passed.len() < MAX_PASSED {
             let mut kept = Response::new(());
             *kept.status_mut() = interim.status();
             *kept.headers_mut() = interim.headers().clone();
-            told.passed.push(kept);
+            audience.passed.push(kept);
         }
     }
 }
