@@ -96,6 +96,7 @@ async fn keep_mirrored(store: RedisStore) {
         namespace: &namespace,
         key: key.key(),
         fields: request.headers(),
+        tier: None,
         clock: &clock,
     };
     let path = [Scope::path(namespace.as_str(), b"/products/42")];

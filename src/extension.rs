@@ -1,7 +1,8 @@
-//! What handlers tell the cache in types instead of header strings.
+//! What passes through the cache as types instead of header strings.
 //!
-//! Put one into the response's extensions; the cache takes it out again before
-//! the response leaves, whether or not it was stored.
+//! [`CacheFor`], [`NoStore`] and [`Tags`] are what handlers tell the cache. Put
+//! one into the response's extensions; the cache takes it out again before the
+//! response leaves, whether or not it was stored. [`OnInterim`] is for requests.
 //!
 //! ```
 //! use std::time::Duration;
@@ -13,9 +14,11 @@
 //! # assert_eq!(response.extensions().get(), Some(&CacheFor(Duration::from_secs(60))));
 //! ```
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::Extensions;
+use http::{Extensions, Response};
 
 /// Stores this response for so long, whatever the rule of its route and its own fields say of a
 /// lifetime; `no-store` and `private` still bind.
@@ -37,6 +40,61 @@ impl Tags {
     /// Makes a set of tags.
     pub fn new(tags: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self(tags.into_iter().map(Into::into).collect())
+    }
+}
+
+/// Hears of the interim responses (1xx) to a request before its final one comes (RFC 9110 §15.2).
+///
+/// Tower services have no place for them. So a server puts one of these into the extensions of a
+/// request, to bring them to its client; and the service inside the cache that hears of interim
+/// responses, such as a proxy's client, takes it out there and [calls](Self::call) it.
+///
+/// The cache in between sees to it that whoever waits for the answer to another's request
+/// hears what that one hears, and who comes later first what has passed (the first eight). For that
+/// the other's request must have an `OnInterim` too: put one that does nothing into the requests of
+/// clients that cannot be sent any. A request in the background has one only for those who wait for
+/// it. Interim responses are never stored, and a hit has none.
+///
+/// # Examples
+///
+/// ```
+/// use http::{Request, Response, StatusCode};
+/// use tower_response_cache::OnInterim;
+///
+/// // In the server:
+/// let mut request = Request::new(());
+/// request.extensions_mut().insert(OnInterim::new(|interim| {
+///     assert_eq!(interim.status(), StatusCode::EARLY_HINTS);
+/// }));
+///
+/// // Inside the cache:
+/// let mut hints = Response::new(());
+/// *hints.status_mut() = StatusCode::EARLY_HINTS;
+/// if let Some(on_interim) = request.extensions().get::<OnInterim>() {
+///     on_interim.call(&hints);
+/// }
+/// ```
+#[derive(Clone)]
+pub struct OnInterim(Arc<Hook>);
+
+type Hook = dyn Fn(&Response<()>) + Send + Sync;
+
+impl OnInterim {
+    /// Makes one of a function, which must neither block nor panic: others are told by the same
+    /// call.
+    pub fn new(hook: impl Fn(&Response<()>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(hook))
+    }
+
+    /// Tells of an interim response.
+    pub fn call(&self, interim: &Response<()>) {
+        (self.0)(interim);
+    }
+}
+
+impl fmt::Debug for OnInterim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnInterim").finish_non_exhaustive()
     }
 }
 

@@ -99,7 +99,7 @@ pub use config::Settings;
 pub use entry::StoredResponse;
 pub use epoch::{Captured, Epoch, Scope, ScopeKind, Stamp};
 pub use error::{Error, ErrorKind};
-pub use extension::{CacheFor, NoStore, Tags};
+pub use extension::{CacheFor, NoStore, OnInterim, Tags};
 pub use handle::{CacheHandle, Health, Target};
 pub use invalidation::Invalidated;
 pub use key::{InvalidNamespace, Namespace, PrimaryKey};
@@ -107,7 +107,7 @@ pub use middleware::{
     CacheLayer, CacheService, KeyedByContent, RequestBody, ResponseBody, ResponseFuture,
     UnreadContent,
 };
-pub use rules::{Policy, Rule, Rules, RulesBuilder, RulesError};
+pub use rules::{Policy, Rule, Rules, RulesBuilder, RulesError, Tier};
 #[cfg(feature = "test-util")]
 pub use semantics::{ParsedHeads, SampleExchange};
 #[cfg(feature = "memory")]

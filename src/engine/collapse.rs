@@ -12,6 +12,7 @@ use http::{HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::decide::{self, Decision};
+use super::interim::Interims;
 use super::respond::{self, Content};
 use super::{Engine, Forward, Step};
 use crate::entry::StoredResponse;
@@ -47,6 +48,8 @@ pub(crate) struct Circumstances {
     scopes: SmallVec<[Scope; 4]>,
     /// `None` if the store could not tell.
     stamp: Option<Stamp>,
+    /// What is told of the request before its answer, if its client wants to hear that.
+    interims: Option<Arc<Interims>>,
 }
 
 impl Circumstances {
@@ -95,6 +98,11 @@ impl Lead {
             flight,
             lock: FillLock::none(),
         }
+    }
+
+    /// Returns what is told of the request that goes to the handler.
+    pub(super) fn interims(&self) -> Option<&Arc<Interims>> {
+        self.flight.circumstances().interims.as_ref()
     }
 
     /// Keeps other processes from bringing it too.
@@ -162,7 +170,11 @@ impl Forward {
             return self.depart();
         }
         match self.board() {
-            Boarding::Follow(following) => return Step::Follow(self, following),
+            Boarding::Follow(following) => {
+                let circumstances = following.circumstances();
+                self.listen(circumstances.and_then(|theirs| theirs.interims.as_ref()));
+                return Step::Follow(self, following);
+            }
             Boarding::Lead(flight) => {
                 let lead = Lead::new(flight);
                 // Another may have brought it between the look-up and now.
@@ -170,6 +182,7 @@ impl Forward {
                     drop(lead.land(Landing::Stored));
                     return Step::Answer(response);
                 }
+                self.listen(lead.interims());
                 self.lead = Some(lead);
             }
             Boarding::Alone(why) => tracing::trace!(?why, "not collapsed"),
@@ -236,6 +249,7 @@ impl Forward {
     /// Goes to the handler after all.
     fn go_alone(mut self: Box<Self>) -> Step {
         self.collapsed = Some(false);
+        self.listener = None;
         self.depart()
     }
 
@@ -276,7 +290,8 @@ impl Forward {
         respond::state_age(response.headers_mut(), age);
         let mut handling = self.handling(None, false);
         handling.set_collapsed(true);
-        engine.sign(response.headers_mut(), handling, None, self.detail());
+        let key = Some(&stored.key);
+        engine.sign(response.headers_mut(), key, handling, None, self.detail());
         Some(response)
     }
 
@@ -292,6 +307,7 @@ impl Forward {
                 .captured
                 .as_ref()
                 .map(|captured| captured.stamp.clone()),
+            interims: exchange.on_interim.as_ref().map(|_| Arc::default()),
         };
         let engine = &exchange.engine;
         let suits = |mine: &Circumstances, theirs: &_| mine.may_join(theirs, &*engine.store);

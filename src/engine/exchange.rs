@@ -13,6 +13,7 @@ use super::respond::{self, Content};
 use super::{Engine, Following};
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Scope};
+use crate::extension::OnInterim;
 use crate::key::{PrimaryKey, decoded_path};
 use crate::metrics;
 use crate::reason::Miss;
@@ -45,6 +46,8 @@ pub(crate) struct Exchange {
     pub(super) waited: bool,
     /// What the store could tell at once.
     pub(super) peeked: Option<Found>,
+    /// Hears the interim responses for its client.
+    pub(super) on_interim: Option<OnInterim>,
 }
 
 /// What to do next about an exchange.
@@ -96,6 +99,7 @@ impl Exchange {
             ahead: false,
             waited: false,
             peeked,
+            on_interim: request.extensions().get().cloned(),
         }
     }
 
@@ -105,7 +109,7 @@ impl Exchange {
     }
 
     /// Asks the store where that is still to be done, and decides.
-    pub(crate) async fn resolve(mut self, request: &HeaderMap) -> Step {
+    pub(crate) async fn resolve(mut self: Box<Self>, request: &HeaderMap) -> Step {
         let found = match self.look_up(request).await {
             Ok(found) => found,
             // A store that fails to find would fail to keep: no second wait.
@@ -146,7 +150,9 @@ impl Exchange {
 
     /// Answers from what has come into the store since it was asked, if that is seen at once.
     pub(super) fn look_again(&self, request: &HeaderMap) -> Option<Response<Content>> {
-        let found = self.engine.glance(&self.key, request)?;
+        let found = self
+            .engine
+            .glance(&self.key, request, self.route.as_deref())?;
         let Outcome::Response(stored) = found.outcome else {
             return None;
         };
@@ -192,7 +198,7 @@ impl Exchange {
     /// Answers at once, and forwards the request behind the answer unless another one does so, or it
     /// is a HEAD, whose answer could renew nothing, or its client does not want that.
     async fn refresh(
-        self,
+        self: Box<Self>,
         response: Response<Content>,
         stored: Arc<StoredResponse>,
         captured: Option<Captured>,
@@ -220,7 +226,7 @@ impl Exchange {
     }
 
     fn forward(
-        self,
+        self: Box<Self>,
         why: Miss,
         nominated: Nominated,
         part: Option<Arc<StoredResponse>>,
@@ -245,8 +251,6 @@ impl Exchange {
     }
 
     pub(super) fn counters(&self) -> &metrics::Route {
-        self.engine
-            .metrics
-            .route(self.route.as_ref().map(|route| route.index))
+        self.engine.counters(self.route.as_deref())
     }
 }

@@ -19,11 +19,13 @@ use super::collapse::{Landed, Landing, Lead};
 use super::request::Facts;
 use super::respond::{self, Content};
 use super::{Engine, Forward, forward, partial};
+use crate::entry::said::Said;
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::Error;
 use crate::flight::along::{Along, Reader, Source, Tap};
 use crate::reason::{Miss, Refusal};
+use crate::rules::Route;
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::cache_status::Handling;
 use crate::semantics::etag;
@@ -47,7 +49,7 @@ pub(crate) struct Recorder {
 #[derive(Debug)]
 struct Recording {
     engine: Arc<Engine>,
-    route: Option<usize>,
+    route: Option<Arc<Route>>,
     /// The response without its body.
     draft: StoredResponse,
     /// What the client asked with, and why it was forwarded.
@@ -92,11 +94,12 @@ impl Recorder {
             tagged: Tagged::ByOrigin,
             received: now,
             stamp: Stamp::default(),
+            said: Said::default(),
             fields: admission.fields,
         };
         Self {
             recording: Some(Box::new(Recording {
-                route: exchange.route.as_ref().map(|route| route.index),
+                route: exchange.route,
                 engine: exchange.engine,
                 announced: announced_length(&draft.fields),
                 draft,
@@ -160,8 +163,9 @@ impl Recorder {
         let draft = lead.is_some().then(|| Arc::new(recording.draft.clone()));
         let landed = Arc::clone(&recording.landed);
         let to_finish = Arc::clone(&engine);
+        let wait = engine.options.collapse_wait;
         let finish = Box::new(move |reader: Reader| engine.finish_body(reader));
-        let (along, reader) = Along::new(Box::pin(ahead), keep, Box::new(self), finish);
+        let (along, reader) = Along::new(Box::pin(ahead), keep, wait, Box::new(self), finish);
         if in_a_hurry && let Some(more) = along.reader() {
             to_finish.finish_body(more);
         }
@@ -200,7 +204,8 @@ impl Recorder {
                 collapsed,
             };
             let mut response = respond::not_modified(&stored);
-            engine.sign(response.headers_mut(), handling, None, forward::detail(why));
+            let (key, detail) = (Some(&stored.key), forward::detail(why));
+            engine.sign(response.headers_mut(), key, handling, None, detail);
             return response;
         }
         // What the hits will say of the body.
@@ -214,11 +219,8 @@ impl Recorder {
 
     fn refuse(&mut self, refusal: Refusal) {
         if let Some(recording) = self.recording.take() {
-            recording
-                .engine
-                .metrics
-                .route(recording.route)
-                .refused(refusal);
+            let counters = recording.engine.counters(recording.route.as_deref());
+            counters.refused(refusal);
         }
     }
 }
@@ -253,13 +255,14 @@ impl Recording {
     /// Gives the whole response to the store and to those who wait for it, unless it is not as long
     /// as it announced.
     fn complete(mut self, body: Bytes, trailers: Option<HeaderMap>) -> StoredResponse {
+        let counters = self.engine.counters(self.route.as_deref());
         let mut response = self.draft;
         let arrived = length(&body);
         response.body = body;
         response.trailers = trailers;
         if self.facts.is_grpc_unary() {
             if !grpc::is_result(&response.body, response.trailers.as_ref()) {
-                self.engine.metrics.route(self.route).refused(Refusal::Grpc);
+                counters.refused(Refusal::Grpc);
                 self.engine.ground(self.lead, true);
                 return response;
             }
@@ -274,10 +277,7 @@ impl Recording {
             response.tagged = Tagged::ByCache;
         }
         if self.announced.is_some_and(|announced| announced != arrived) {
-            self.engine
-                .metrics
-                .route(self.route)
-                .refused(Refusal::Incomplete);
+            counters.refused(Refusal::Incomplete);
             return response;
         }
         let whole = match self.part {
@@ -297,8 +297,7 @@ impl Recording {
                 engine.keep(self.route, whole, self.retain, captured, self.late, aboard);
             }
             None => {
-                let metrics = self.engine.metrics.route(self.route);
-                metrics.refused(Refusal::StoreError);
+                counters.refused(Refusal::StoreError);
                 if let Some(Aboard::Lead(lead)) = aboard {
                     drop(lead.land(Landing::Response(Arc::new(whole), None)));
                 }
@@ -355,7 +354,7 @@ impl Engine {
     /// task.
     pub(super) fn keep(
         self: &Arc<Self>,
-        route: Option<usize>,
+        route: Option<Arc<Route>>,
         response: StoredResponse,
         retain: Duration,
         captured: Captured,
@@ -371,24 +370,25 @@ impl Engine {
             response,
             captured,
             late,
+            tier: route.as_ref().and_then(|route| route.rule.tier),
             clock: self.options.clock.clone(),
         };
         let span = tracing::debug_span!("cache_store", key = ?fill.response.key);
         let store = async move {
             let kept = engine.put(fill).await;
-            let metrics = engine.metrics.route(route);
+            let counters = engine.counters(route.as_deref());
             match kept {
                 Ok(Kept::Stored) => {
-                    metrics.stored();
+                    counters.stored();
                     engine.metrics.body_stored(length);
                     aboard.into_iter().for_each(Aboard::stored);
                     return;
                 }
-                Ok(Kept::Invalidated) => metrics.refused(Refusal::Invalidated),
-                Ok(Kept::TooLarge) => metrics.refused(Refusal::BodyTooLarge),
+                Ok(Kept::Invalidated) => counters.refused(Refusal::Invalidated),
+                Ok(Kept::TooLarge) => counters.refused(Refusal::BodyTooLarge),
                 Err(ref error) => {
                     tracing::debug!(%error, operation = "put", "store failed");
-                    metrics.refused(Refusal::StoreError);
+                    counters.refused(Refusal::StoreError);
                     engine.metrics.store_failed();
                 }
             }

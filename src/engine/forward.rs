@@ -8,19 +8,19 @@ use http::header::{
     CACHE_CONTROL, DATE, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
 };
 use http::response::Parts;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::admit::Admission;
 use super::collapse::{Landing, Lead};
 use super::fill::{self, Aboard};
+use super::interim::Listener;
 use super::refresh::Refreshing;
 use super::respond::{self, Content};
 use super::{Engine, Exchange, Recorder, partial, refresh};
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, ScopeKind};
 use crate::extension::Told;
-use crate::key::KeySpec;
 use crate::reason::{Miss, Refusal};
 use crate::rules::Rule;
 use crate::semantics::age;
@@ -36,7 +36,7 @@ pub(super) type Nominated = SmallVec<[Arc<StoredResponse>; 1]>;
 /// A request on its way to the handler.
 #[derive(Debug)]
 pub(crate) struct Forward {
-    pub(super) exchange: Exchange,
+    pub(super) exchange: Box<Exchange>,
     pub(super) why: Miss,
     /// What the request selected, to fall back on should the handler fail.
     pub(super) selected: Option<Arc<StoredResponse>>,
@@ -50,6 +50,8 @@ pub(crate) struct Forward {
     pub(super) captured: Option<Captured>,
     /// Others wait for what the handler says.
     pub(super) lead: Option<Lead>,
+    /// Its client hears the interim responses to the request that it leads or waits for.
+    pub(super) listener: Option<Listener>,
     /// Its client has been answered.
     pub(super) refreshing: Option<Refreshing>,
     /// Whether it shares another's answer, or tried to.
@@ -74,7 +76,7 @@ pub(crate) enum Arrived<R> {
 
 impl Forward {
     pub(super) fn new(
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         why: Miss,
         nominated: Nominated,
         part: Option<Arc<StoredResponse>>,
@@ -94,6 +96,7 @@ impl Forward {
             nominated,
             captured,
             lead: None,
+            listener: None,
             refreshing: None,
             client: HeaderMap::new(),
         }
@@ -118,6 +121,9 @@ impl Forward {
         let validates = self.exchange.validates();
         self.nominated
             .retain(|stored| validates && nominee(stored).is_some());
+        if !repeatable {
+            self.ask_about_one(request);
+        }
         let nominees: SmallVec<[Nominee<'_>; 1]> = self
             .nominated
             .iter()
@@ -139,14 +145,33 @@ impl Forward {
         self.sent = self.exchange.engine.options.clock.now();
     }
 
-    /// Takes out of the request what is its sender's alone, so that anybody may have the answer.
-    pub(crate) fn anonymise(&mut self, request: &mut HeaderMap) {
-        let Exchange { route, facts, .. } = &mut self.exchange;
-        match route {
-            Some(route) => refresh::anonymise(request, &route.rule.key),
-            None => refresh::anonymise(request, &KeySpec::default()),
+    /// Has the handler confirm one stored response alone, and nothing that the client has: a 304
+    /// need not say what it is about.
+    fn ask_about_one(&mut self, request: &mut HeaderMap) {
+        let latest = self
+            .nominated
+            .drain(..)
+            .max_by_key(|stored| stored.terms.date);
+        if let Some(latest) = latest {
+            request.remove(IF_NONE_MATCH);
+            self.nominated.push(latest);
         }
-        facts.anonymise(request);
+    }
+
+    /// Takes out of the request what is its sender's alone, so that anybody may have the answer.
+    pub(crate) fn anonymise<B>(&mut self, request: &mut Request<B>) {
+        let Exchange {
+            engine,
+            route,
+            facts,
+            ..
+        } = &mut *self.exchange;
+        let spec = engine.key_spec(route.as_deref());
+        refresh::anonymise(request.headers_mut(), spec);
+        facts.anonymise(request.headers());
+        for remove in &engine.options.refresh_without {
+            remove(request.extensions_mut());
+        }
     }
 
     /// Whether others wait for the answer.
@@ -163,7 +188,7 @@ impl Forward {
     /// adds to its head what the cache says. `again` is the client's request once more, if it can
     /// be repeated.
     pub(crate) fn arrived<R>(
-        mut self,
+        mut self: Box<Self>,
         head: &mut Parts,
         least: u64,
         again: Option<R>,
@@ -218,7 +243,7 @@ impl Forward {
                     None => self.detail().or(Some(Refusal::StoreError.as_str())),
                 };
                 self.sign(head, status, captured.is_some(), detail);
-                return Arrived::Record(Recorder::new(self, admission, captured), prefix);
+                return Arrived::Record(Recorder::new(*self, admission, captured), prefix);
             }
             Ok(_) => Refusal::StoreError,
             Err(refusal) => {
@@ -296,7 +321,7 @@ impl Forward {
 
     /// Answers a 304 (RFC 9111 §4.3.3, §4.3.4).
     fn confirmed<R>(
-        mut self,
+        mut self: Box<Self>,
         head: &mut Parts,
         told: &Told,
         arrival: age::Exchange,
@@ -307,7 +332,12 @@ impl Forward {
             .iter()
             .filter_map(|stored| nominee(stored))
             .collect();
-        let subject = validation::identify(&head.headers, &nominees, &self.client);
+        let asked_alone = HeaderMap::new();
+        let client = match again {
+            Some(_) => &self.client,
+            None => &asked_alone,
+        };
+        let subject = validation::identify(&head.headers, &nominees, client);
         drop(nominees);
         match subject {
             NotModified::Nominee(place) if place < self.nominated.len() => {
@@ -319,15 +349,25 @@ impl Forward {
                 self.sign(head, None, false, self.detail());
                 Arrived::Pass(None)
             }
-            _ => self.contradicted(None, again),
+            _ => match (again, self.nominated.first()) {
+                (None, Some(stored)) => Arrived::Answer(self.taken_for(stored)),
+                (again, _) => self.contradicted(None, again),
+            },
         }
+    }
+
+    /// Answers with the only stored response that the handler was asked about, where its 304 names
+    /// another: it was confirmed, but nothing that is said of the other is true of it.
+    fn taken_for(&self, stored: &Arc<StoredResponse>) -> Response<Content> {
+        self.exchange.engine.discard(stored);
+        self.answer_with(stored, Some(StatusCode::NOT_MODIFIED), self.detail())
     }
 
     /// Goes on where the handler confirmed what it was not asked about, or sent another part than
     /// it was asked for: what was stored goes, and the request is sent again without questions. If
     /// it cannot be, the next one has none.
     fn contradicted<R>(
-        mut self,
+        mut self: Box<Self>,
         part: Option<Arc<StoredResponse>>,
         again: Option<R>,
     ) -> Arrived<R> {
@@ -337,7 +377,7 @@ impl Forward {
         match again {
             Some(request) => {
                 self.completing = false;
-                Arrived::Again(Box::new(self), request)
+                Arrived::Again(self, request)
             }
             None => Arrived::Answer(self.excused(Failure::Unreachable).unwrap_or_else(|| {
                 respond::bad_gateway("the origin's answer does not fit what it was asked\n")
@@ -392,9 +432,8 @@ impl Forward {
                     let mut late = admission.late;
                     // The answer need not repeat the tags that the handler gave the content.
                     late.extend(tags_of(stored));
-                    let route = exchange.route.as_ref().map(|route| route.index);
                     exchange.engine.keep(
-                        route,
+                        exchange.route.clone(),
                         renewed.clone(),
                         admission.retain,
                         captured,
@@ -476,6 +515,7 @@ impl Forward {
         let ttl = Some(stored.terms.remaining(age));
         engine.sign(
             response.headers_mut(),
+            Some(&stored.key),
             self.handling(status, false),
             ttl,
             detail,
@@ -491,9 +531,8 @@ impl Forward {
         detail: Option<&str>,
     ) {
         let handling = self.handling(status, stored);
-        self.exchange
-            .engine
-            .sign(&mut head.headers, handling, None, detail);
+        let Exchange { engine, key, .. } = &*self.exchange;
+        engine.sign(&mut head.headers, Some(key), handling, None, detail);
     }
 
     pub(super) fn handling(&self, status: Option<StatusCode>, stored: bool) -> Handling {

@@ -8,22 +8,34 @@ use crate::error::{Error, ErrorKind};
 use crate::invalidation::Unconfirmed;
 use crate::key::PrimaryKey;
 use crate::reason::Miss;
+use crate::rules::Route;
 use crate::store::{Found, Outcome, Wanted};
 
 impl Engine {
     /// Asks the store for what it can tell at once.
-    pub(super) fn glance(&self, key: &PrimaryKey, fields: &HeaderMap) -> Option<Found> {
+    pub(super) fn glance(
+        &self,
+        key: &PrimaryKey,
+        fields: &HeaderMap,
+        route: Option<&Route>,
+    ) -> Option<Found> {
         let before = self.journal.unconfirmed();
-        let mut found = self.store.peek(&self.wanted(key, fields))?;
+        let mut found = self.store.peek(&self.wanted(key, fields, route))?;
         self.refuse_invalidated(&mut found, &before);
         Some(found)
     }
 
-    fn wanted<'a>(&'a self, key: &'a PrimaryKey, fields: &'a HeaderMap) -> Wanted<'a> {
+    fn wanted<'a>(
+        &'a self,
+        key: &'a PrimaryKey,
+        fields: &'a HeaderMap,
+        route: Option<&Route>,
+    ) -> Wanted<'a> {
         Wanted {
             namespace: &self.options.namespace,
             key,
             fields,
+            tier: route.and_then(|route| route.rule.tier),
             clock: &self.options.clock,
         }
     }
@@ -79,7 +91,8 @@ impl Exchange {
 
     /// Says what the request wants of the store.
     pub(super) fn wanted<'a>(&'a self, request: &'a HeaderMap) -> Wanted<'a> {
-        self.engine.wanted(&self.key, request)
+        self.engine
+            .wanted(&self.key, request, self.route.as_deref())
     }
 
     pub(super) async fn ask_store(&self, request: &HeaderMap) -> Result<Found, Miss> {

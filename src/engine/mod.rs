@@ -20,6 +20,7 @@ mod decide;
 mod exchange;
 mod fill;
 mod forward;
+mod interim;
 mod lookup;
 mod partial;
 mod patience;
@@ -34,6 +35,8 @@ mod write;
 
 use std::sync::{Arc, Once};
 use std::time::Duration;
+
+use http::Extensions;
 
 use self::collapse::Flights;
 pub(crate) use self::collapse::Following;
@@ -54,9 +57,9 @@ use crate::epoch::{Captured, Scope};
 pub(crate) use crate::flight::along::{BoxError, Source};
 use crate::invalidation::{Invalidated, Journal};
 use crate::key::{KeySpec, Namespace};
-use crate::metrics::{Metrics, Snapshot};
-use crate::rules::Rules;
-use crate::semantics::cache_status::CacheName;
+use crate::metrics::{self, Metrics, Snapshot};
+use crate::rules::{Route, Rules};
+use crate::semantics::cache_status::Signature;
 use crate::store::Store;
 
 /// One cache: a store, the rules of its use, and what is going on.
@@ -93,8 +96,8 @@ pub(crate) struct Options {
     pub(crate) max_content: u64,
     /// Up to this length a body at hand is hashed before its first answer leaves.
     pub(crate) hash_ahead: u64,
-    /// How this cache signs `Cache-Status`; `None` to add none.
-    pub(crate) name: Option<CacheName>,
+    /// How this cache signs `Cache-Status`. No two share one that sign otherwise.
+    pub(crate) signature: Arc<Signature>,
     pub(crate) enabled: bool,
     /// How long a request waits for the answer to another.
     pub(crate) collapse_wait: Duration,
@@ -102,6 +105,8 @@ pub(crate) struct Options {
     pub(crate) repeat_invalidations: Option<Duration>,
     /// The lifetime of responses without a rule that state none.
     pub(crate) default_ttl: Option<Duration>,
+    /// Take out of a request's extensions what a refresh must not have.
+    pub(crate) refresh_without: Vec<fn(&mut Extensions)>,
 }
 
 impl Options {
@@ -124,10 +129,11 @@ impl Default for Options {
             max_content: Self::MAX_CONTENT,
             hash_ahead: Self::HASH_AHEAD,
             collapse_wait: Self::COLLAPSE_WAIT,
-            name: CacheName::new("tower-response-cache"),
+            signature: Arc::default(),
             enabled: true,
             repeat_invalidations: None,
             default_ttl: None,
+            refresh_without: Vec::new(),
         }
     }
 }
@@ -222,6 +228,11 @@ impl Engine {
         if staleness > Duration::ZERO {
             tokio::time::sleep(staleness).await;
         }
+    }
+
+    /// Returns the counters of a route, or of requests without a rule.
+    fn counters(&self, route: Option<&Route>) -> &metrics::Route {
+        self.metrics.route(route.map(|route| route.index))
     }
 
     /// Reads all counters.

@@ -65,7 +65,7 @@ impl Reading {
     pub(crate) async fn read(
         self,
         request: Request<Source>,
-    ) -> (Request<Content>, Result<Exchange, Passage>) {
+    ) -> (Request<Content>, Result<Box<Exchange>, Passage>) {
         let (head, body) = request.into_parts();
         let announced = announced_length(&head.headers);
         let mut content = Arriving::new(body);
@@ -87,11 +87,12 @@ impl Reading {
         request: &Request<Content>,
         matched: Option<&Match<'_, '_>>,
         content: &[u8],
-    ) -> Result<Exchange, Bypass> {
+    ) -> Result<Box<Exchange>, Bypass> {
         let engine = &self.engine;
+        let route = matched.map(|matched| &**matched.route);
         let mut key = PrimaryKey::with_content(
             &engine.options.namespace,
-            engine.key_spec(matched.map(|matched| &**matched.route)),
+            engine.key_spec(route),
             self.kind,
             request.uri(),
             request.headers(),
@@ -99,12 +100,12 @@ impl Reading {
         )?;
         let exact = engine.searches.widen(&mut key);
         let (facts, now) = (self.facts.clone(), engine.options.clock.now());
-        let found = engine.glance(&key, request.headers());
+        let found = engine.glance(&key, request.headers(), route);
         let mut exchange = Exchange::new(engine, request, matched, facts, key, now, found);
         exchange.exact = exact;
         // To the law that is what a call is that its rule calls safe.
         exchange.method = Method::QUERY;
-        Ok(exchange)
+        Ok(Box::new(exchange))
     }
 }
 

@@ -148,7 +148,7 @@ impl Engine {
         mut facts: Facts,
         policy: &Policy,
         spec: &KeySpec,
-    ) -> Option<Exchange> {
+    ) -> Option<Box<Exchange>> {
         let bypass =
             matched.is_some_and(|matched| matches!(matched.route.rule.lifetime, Lifetime::Bypass));
         if *request.method() != Method::POST
@@ -164,7 +164,9 @@ impl Engine {
         let (uri, headers) = (request.uri(), request.headers());
         let key = PrimaryKey::new(namespace, spec, &Method::GET, uri, headers).ok()?;
         let now = self.options.clock.now();
-        Some(Exchange::new(self, request, matched, facts, key, now, None))
+        Some(Box::new(Exchange::new(
+            self, request, matched, facts, key, now, None,
+        )))
     }
 
     /// Answers from memory if the store can tell at once, else takes the exchange up.
@@ -178,17 +180,18 @@ impl Engine {
         let started = self.options.clock.now();
         let mut ahead = false;
         let exact = self.searches.widen(&mut key);
-        let found = self.glance(&key, request.headers());
+        let route = matched.map(|matched| &**matched.route);
+        let found = self.glance(&key, request.headers(), route);
         if let Some(Found {
             outcome: Outcome::Response(stored),
             tier,
             ..
         }) = &found
         {
-            let policy = self.policy(matched.map(|matched| &**matched.route));
+            let policy = self.policy(route);
             let age = stored.age(started);
             let decision = decide::on_stored(self, stored, age, request.headers(), &facts, policy)
-                .or_ahead(matched.map(|matched| &**matched.route), stored, age);
+                .or_ahead(route, stored, age);
             if let Decision::Serve(service) = decision {
                 let fields = request.headers();
                 let response =

@@ -16,7 +16,9 @@ use super::decide::Service;
 use super::partial::{self, Portion};
 use super::request::Facts;
 use crate::entry::StoredResponse;
+use crate::entry::said::{Moment, Words};
 use crate::flight::along::{BoxError, Source};
+use crate::key::PrimaryKey;
 use crate::semantics::cache_status::{CacheStatus, Fwd, Handling};
 use crate::semantics::date::HttpDate;
 use crate::semantics::preconditions::{self, Precondition};
@@ -161,18 +163,33 @@ pub(super) fn from_store(
     for name in &stored.terms.omitted {
         fields.remove(name);
     }
-    state_age(fields, age);
     let detail = match service {
         Service::Fresh => tier,
         Service::Stale(allowance) => Some(allowance.as_str()),
     };
-    engine.sign(
-        fields,
-        Handling::Hit,
-        Some(stored.terms.remaining(age)),
-        detail,
-    );
+    let words = words(engine, stored, age, detail);
+    write_age(fields, words.age);
+    write_status(fields, words.cache_status);
     response
+}
+
+/// Returns what a hit says of itself.
+fn words(
+    engine: &Engine,
+    stored: &StoredResponse,
+    age: Duration,
+    detail: Option<&'static str>,
+) -> Words {
+    let ttl = stored.terms.remaining(age);
+    let moment = Moment {
+        age: age.as_secs(),
+        ttl,
+        detail,
+    };
+    stored.said.at(&engine.options.signature, moment, || Words {
+        age: age_value(age),
+        cache_status: engine.status(Some(&stored.key), Handling::Hit, Some(ttl), detail),
+    })
 }
 
 /// Chooses what the request gets of a stored response: all of it, its head, or only the news that
@@ -263,11 +280,28 @@ const EMPTY: HeaderValue = HeaderValue::from_static("");
 
 /// States the age in place of the stored one (RFC 9111 §5.1).
 pub(super) fn state_age(fields: &mut HeaderMap, age: Duration) {
-    let age = itoa::Buffer::new().format(age.as_secs()).parse();
-    let age = age.expect("digits are visible ASCII");
+    write_age(fields, age_value(age));
+}
+
+fn age_value(age: Duration) -> HeaderValue {
+    HeaderValue::from(age.as_secs())
+}
+
+fn write_age(fields: &mut HeaderMap, age: HeaderValue) {
     match place(fields, &AGE) {
         Some(place) => *place = age,
         None => drop(fields.insert(AGE, age)),
+    }
+}
+
+/// Adds what this cache says, if it does, behind what those nearer to the origin have said; leaves
+/// it out where no further line fits.
+fn write_status(fields: &mut HeaderMap, status: Option<HeaderValue>) {
+    match (status, place(fields, &CACHE_STATUS)) {
+        (Some(status), Some(place)) if place.is_empty() => *place = status,
+        (Some(status), _) => drop(fields.try_append(CACHE_STATUS, status)),
+        (None, Some(place)) if place.is_empty() => drop(fields.remove(CACHE_STATUS)),
+        (None, _) => {}
     }
 }
 
@@ -312,23 +346,33 @@ impl Engine {
     pub(super) fn sign(
         &self,
         fields: &mut HeaderMap,
+        key: Option<&PrimaryKey>,
         handling: Handling,
         ttl: Option<i64>,
         detail: Option<&str>,
     ) {
-        let status = self.options.name.as_ref().map(|cache| CacheStatus {
-            cache,
+        write_status(fields, self.status(key, handling, ttl, detail));
+    }
+
+    /// Returns what this cache has to say.
+    fn status(
+        &self,
+        key: Option<&PrimaryKey>,
+        handling: Handling,
+        ttl: Option<i64>,
+        detail: Option<&str>,
+    ) -> Option<HeaderValue> {
+        let signature = &self.options.signature;
+        let key = key.filter(|_| signature.tells_key);
+        let key = key.map(PrimaryKey::to_hex);
+        let status = CacheStatus {
+            cache: signature.name.as_ref()?,
             handling,
             ttl,
-            key: None,
-            detail,
-        });
-        match (status, place(fields, &CACHE_STATUS)) {
-            (Some(status), Some(place)) if place.is_empty() => *place = status.to_header_value(),
-            (Some(status), _) => status.append_to(fields),
-            (None, Some(place)) if place.is_empty() => drop(fields.remove(CACHE_STATUS)),
-            (None, _) => {}
-        }
+            key: key.as_deref(),
+            detail: detail.filter(|_| signature.tells_detail),
+        };
+        Some(status.to_header_value())
     }
 
     /// Signs a response that the handler gave for a request that passed by the store.
@@ -339,6 +383,6 @@ impl Engine {
             stored: false,
             collapsed: None,
         };
-        self.sign(fields, handling, None, detail);
+        self.sign(fields, None, handling, None, detail);
     }
 }

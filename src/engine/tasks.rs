@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The tasks that a cache has spawned.
+///
+/// Futures are boxed before anything is made of them: each `async` around one holds it twice.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
     tracker: TaskTracker,
@@ -42,35 +44,38 @@ impl Tasks {
     /// away, it has `limit` to come to its end.
     ///
     /// A panic in the task is one in its caller.
-    pub(crate) async fn carry<T: Send + 'static>(
+    pub(crate) fn carry<T: Send + 'static>(
         &self,
         future: impl Future<Output = T> + Send + 'static,
         limit: Duration,
-    ) -> T {
+    ) -> impl Future<Output = T> + Send {
         let mut future = Box::pin(future);
-        if let Poll::Ready(value) = poll_once(future.as_mut()) {
-            return value;
-        }
-        let Ok(runtime) = Handle::try_current() else {
-            return future.await;
-        };
-        let mut carried = Carried {
-            task: self.tracker.spawn_on(future, &runtime),
-            limit,
-        };
-        match (&mut carried.task).await {
-            Ok(value) => value,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => resume_unwind(panic),
-                // The runtime shuts down, and this task with it.
-                Err(_) => pending().await,
-            },
+        async move {
+            if let Poll::Ready(value) = poll_once(future.as_mut()) {
+                return value;
+            }
+            let Ok(runtime) = Handle::try_current() else {
+                return future.await;
+            };
+            let mut carried = Carried {
+                task: self.tracker.spawn_on(future, &runtime),
+                limit,
+            };
+            match (&mut carried.task).await {
+                Ok(value) => value,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => resume_unwind(panic),
+                    // The runtime shuts down, and this task with it.
+                    Err(_) => pending().await,
+                },
+            }
         }
     }
 
     /// Runs `future` for at most `limit`, in a task that a shutdown waits for.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static, limit: Duration) {
         if let Ok(runtime) = Handle::try_current() {
+            let future = Box::pin(future);
             let limited = async move { drop(timeout(limit, future).await) };
             self.spawn_until_end(limited, &runtime);
         }

@@ -39,7 +39,7 @@ impl Write {
     pub(super) fn new<B>(
         engine: &Arc<Engine>,
         request: &Request<B>,
-        read: Option<Exchange>,
+        read: Option<Box<Exchange>>,
     ) -> Self {
         let namespace = engine.options.namespace.as_str();
         let path = request.uri().path();

@@ -2,6 +2,7 @@
 //! its reuse and the epochs it stands under.
 
 pub(crate) mod codec;
+pub(crate) mod said;
 #[cfg(any(test, feature = "test-util"))]
 mod sample;
 
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LANGUAGE, ETAG};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use self::said::Said;
 use crate::epoch::Stamp;
 use crate::key::PrimaryKey;
 use crate::semantics::freshness::Terms;
@@ -36,6 +38,7 @@ pub struct StoredResponse {
     /// When it arrived here; its age then is in the terms.
     pub(crate) received: Instant,
     pub(crate) stamp: Stamp,
+    pub(crate) said: Said,
 }
 
 /// What sets a stored response apart from others under the same key (RFC 9111 §4.1).

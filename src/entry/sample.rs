@@ -3,6 +3,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 
+use super::said::Said;
 use super::{StoredResponse, Tagged, Variant};
 use crate::clock::Clock;
 use crate::epoch::Stamp;
@@ -48,6 +49,7 @@ impl StoredResponse {
             tagged: Tagged::ByOrigin,
             received: clock.now(),
             stamp: Stamp::default(),
+            said: Said::default(),
         }
     }
 }

@@ -61,6 +61,11 @@ impl<K: Hash + Eq, G, T> Follower<K, G, T> {
             timer: None,
         }
     }
+
+    /// Returns the circumstances of who began the flight, until the wait is over.
+    pub(crate) fn circumstances(&self) -> Option<&G> {
+        self.seat.as_ref().map(|seat| &seat.flight.circumstances)
+    }
 }
 
 impl<K: Hash + Eq, G, T: Clone> Future for Follower<K, G, T> {
@@ -79,7 +84,7 @@ impl<K: Hash + Eq, G, T: Clone> Future for Follower<K, G, T> {
                     this.timer = timer(this.limit);
                 }
                 let timer = this.timer.as_mut();
-                if !timer.is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
+                if !timer.is_some_and(|timer| Pin::new(timer).poll(cx).is_ready()) {
                     return Poll::Pending;
                 }
                 Boarded::Alone(Why::Late)

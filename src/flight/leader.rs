@@ -34,6 +34,11 @@ impl<K: Hash + Eq, G, T> Leader<K, G, T> {
         }
     }
 
+    /// Returns the circumstances of who began the flight.
+    pub(crate) fn circumstances(&self) -> &G {
+        &self.flight.circumstances
+    }
+
     /// Gives `landing` to everybody aboard.
     pub(crate) fn land(self, landing: T) -> Landed<K, G, T> {
         self.flight.end(Stage::Landed(landing));

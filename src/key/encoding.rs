@@ -77,11 +77,9 @@ impl Encoder {
 
     pub(super) fn put_lower_case(&mut self, tag: Tag, field: &[u8]) -> Result<(), NoKey> {
         self.put(tag, field)?;
-        self.bytes
-            .iter_mut()
-            .rev()
-            .take(field.len())
-            .for_each(|byte| byte.make_ascii_lowercase());
+        let start = self.bytes.len().saturating_sub(field.len());
+        let written = self.bytes.get_mut(start..).unwrap_or_default();
+        written.make_ascii_lowercase();
         Ok(())
     }
 

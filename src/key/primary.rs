@@ -127,6 +127,11 @@ impl PrimaryKey {
             digest
         })
     }
+
+    /// Returns the fingerprint in hexadecimal digits.
+    pub(crate) fn to_hex(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.fingerprint()))
+    }
 }
 
 impl PartialEq for PrimaryKey {
@@ -529,6 +534,7 @@ mod tests {
 
     #[test]
     fn targets_that_differ_in_anything_have_different_keys() {
+        // OT3
         let uris = [
             "/",
             "//",

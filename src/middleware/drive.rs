@@ -107,7 +107,7 @@ where
 pub(super) async fn exchange<S, ReqBody>(
     inside: Inside<S, ReqBody>,
     request: Request<ReqBody>,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
 ) -> Answer<S, ReqBody>
 where
     S: Inner<ReqBody>,
@@ -122,10 +122,10 @@ where
             Step::Follow(to, following) => to.follow(following, &head.headers).await,
             Step::Answer(response) => return Ok(response.map(ResponseBody::made)),
             Step::Forward(to) => {
-                return lead(inside, Request::from_parts(head, body), *to).await;
+                return lead(inside, Request::from_parts(head, body), to).await;
             }
             Step::Refresh(response, to) => {
-                refresh(inside, Request::from_parts(head, body), *to);
+                refresh(inside, Request::from_parts(head, body), to);
                 return Ok(response.map(ResponseBody::made));
             }
         }
@@ -154,13 +154,14 @@ where
 /// or stall, and they must not mind.
 async fn lead<S, ReqBody>(
     inside: Inside<S, ReqBody>,
-    request: Request<ReqBody>,
-    to: Forward,
+    mut request: Request<ReqBody>,
+    to: Box<Forward>,
 ) -> Answer<S, ReqBody>
 where
     S: Inner<ReqBody>,
     ReqBody: Send + 'static,
 {
+    to.share_interims(request.extensions_mut());
     let stand_in = to.stand_in(request.headers());
     if !to.is_awaited() && stand_in.is_none() {
         return forward(inside, request, to).await;
@@ -182,7 +183,7 @@ where
 async fn fetch<S, ReqBody>(
     inside: Inside<S, ReqBody>,
     request: Request<ReqBody>,
-    mut to: Forward,
+    mut to: Box<Forward>,
 ) -> Answer<S, ReqBody>
 where
     S: Inner<ReqBody>,
@@ -199,7 +200,7 @@ where
 async fn forward<S, ReqBody>(
     inside: Inside<S, ReqBody>,
     mut request: Request<ReqBody>,
-    mut forward: Forward,
+    mut forward: Box<Forward>,
 ) -> Answer<S, ReqBody>
 where
     S: Inner<ReqBody>,
@@ -225,7 +226,7 @@ where
         return Ok(match forward.arrived(&mut head, least, again.take()) {
             Arrived::Answer(response) => response.map(ResponseBody::made),
             Arrived::Again(to, repeated) => {
-                (forward, request) = (*to, repeated);
+                (forward, request) = (to, repeated);
                 poll_fn(|cx| service.poll_ready(cx)).await?;
                 continue;
             }
@@ -265,12 +266,16 @@ where
 }
 
 /// Forwards a request though its client has been answered, to renew what is stored.
-fn refresh<S, ReqBody>(inside: Inside<S, ReqBody>, mut request: Request<ReqBody>, mut to: Forward)
-where
+fn refresh<S, ReqBody>(
+    inside: Inside<S, ReqBody>,
+    mut request: Request<ReqBody>,
+    mut to: Box<Forward>,
+) where
     S: Inner<ReqBody>,
     ReqBody: Send + 'static,
 {
-    to.anonymise(request.headers_mut());
+    to.anonymise(&mut request);
+    to.share_interims(request.extensions_mut());
     let engine = to.engine();
     let fetch = async move {
         let (head, body) = request.into_parts();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Extensions;
 use tower_layer::Layer;
 
 use super::{CacheService, KeyedByContent, UnreadContent};
@@ -12,7 +13,7 @@ use crate::engine::{Engine, Options};
 use crate::handle::CacheHandle;
 use crate::key::Namespace;
 use crate::rules::{Policy, Rules};
-use crate::semantics::cache_status::CacheName;
+use crate::semantics::cache_status::{CacheName, Signature};
 use crate::store::Store;
 
 /// Puts an HTTP cache in front of a service.
@@ -162,6 +163,11 @@ impl<C> CacheLayer<C> {
 
     /// Sets the longest body that is stored, in bytes; a longer one passes through.
     ///
+    /// One that does not announce its length may turn out longer while several clients read it.
+    /// From then on no more than so much lies between the slowest and the fastest of them (and at
+    /// most one frame more): the fastest wait as long as
+    /// [`collapse_wait`](Self::collapse_wait) says, and then who is further behind is cut off.
+    ///
     /// Default: 1 MiB. A rule may say otherwise for its route.
     pub fn max_body(self, bytes: u64) -> Self {
         self.configured(|options| options.max_body = bytes)
@@ -187,10 +193,40 @@ impl<C> CacheLayer<C> {
     /// Sets how long a request waits for the answer to another one for the same, which is with the
     /// handler. Then it goes there itself, as does whoever comes later than this after the other.
     ///
+    /// It is also how long, all in all, those who share a body longer than
+    /// [`max_body`](Self::max_body) wait for the slowest of them.
+    ///
     /// Default: 5 seconds. With zero no request waits for another; [`Policy::collapse`] is the
     /// switch of a single rule.
     pub fn collapse_wait(self, longest: Duration) -> Self {
         self.configured(|options| options.collapse_wait = longest)
+    }
+
+    /// Takes `T` out of the extensions of requests that are sent to refresh what is stored.
+    ///
+    /// A refresh is sent for everybody, in the words of the request that found a stale response:
+    /// without its `Authorization` and `Cookie`, but with its extensions, for axum keeps the
+    /// parameters of the path there. Name the types in which services outside of this layer keep
+    /// who is asking. Of all other requests the handler sees what it would see without a cache.
+    ///
+    /// Default: nothing is taken out.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use tower_response_cache::{CacheLayer, MemoryStore};
+    ///
+    /// #[derive(Clone)]
+    /// struct CurrentUser(u64);
+    ///
+    /// let cache = CacheLayer::new(MemoryStore::new(64 << 20)).refresh_without::<CurrentUser>();
+    /// # let _ = (cache, CurrentUser(1).0);
+    /// # }
+    /// ```
+    pub fn refresh_without<T: Send + Sync + 'static>(self) -> Self {
+        let remove = |extensions: &mut Extensions| drop(extensions.remove::<T>());
+        self.configured(|options| options.refresh_without.push(remove))
     }
 
     /// Repeats each invalidation after so long.
@@ -206,14 +242,34 @@ impl<C> CacheLayer<C> {
     /// Default: `tower-response-cache`. A name that is empty or not printable ASCII cannot be
     /// written, and adds no field.
     pub fn cache_status(self, name: &str) -> Self {
-        self.configured(|options| options.name = CacheName::new(name))
+        self.signed(|signature| signature.name = CacheName::new(name))
+    }
+
+    /// States in the `key` of `Cache-Status` which key a response is stored under (RFC 9211 §2.7):
+    /// its [fingerprint](crate::PrimaryKey::fingerprint) in 32 hexadecimal digits, the same for all
+    /// requests that one stored response answers.
+    ///
+    /// Default: no. It tells clients what enters the key, and lets them guess at what others hold in
+    /// the fields and cookies that do (RFC 9211 §6).
+    pub fn cache_status_key(self, stated: bool) -> Self {
+        self.signed(|signature| signature.tells_key = stated)
+    }
+
+    /// States in the `detail` of `Cache-Status` what RFC 9211 has no word for (§2.8): a [reason], or
+    /// the tier that a hit came from.
+    ///
+    /// Default: yes. Of what is stored for whom it tells clients more than the other parameters.
+    ///
+    /// [reason]: crate::reason
+    pub fn cache_status_detail(self, stated: bool) -> Self {
+        self.signed(|signature| signature.tells_detail = stated)
     }
 
     /// Adds no `Cache-Status` to responses, so that clients do not learn what is cached.
     ///
     /// Default: it is added.
     pub fn without_cache_status(self) -> Self {
-        self.configured(|options| options.name = None)
+        self.signed(|signature| signature.name = None)
     }
 
     /// Switches the cache off, or on again: every request passes through.
@@ -233,6 +289,10 @@ impl<C> CacheLayer<C> {
     /// Returns a handle to the cache, for handlers, jobs and operators.
     pub fn handle(&self) -> CacheHandle {
         CacheHandle::new(Arc::clone(&self.engine))
+    }
+
+    fn signed(self, change: impl FnOnce(&mut Signature)) -> Self {
+        self.configured(|options| change(Arc::make_mut(&mut options.signature)))
     }
 
     fn configured(self, change: impl FnOnce(&mut Options)) -> Self {

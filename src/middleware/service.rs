@@ -61,7 +61,7 @@ where
             }
             Reception::Exchange(exchange) => {
                 let inside = Inside::once(self.take_ready());
-                ResponseFuture::boxed(drive::exchange(inside, request, *exchange))
+                ResponseFuture::boxed(drive::exchange(inside, request, exchange))
             }
             Reception::Write(write) => {
                 ResponseFuture::boxed(drive::write(self.take_ready(), request, *write))
@@ -111,7 +111,7 @@ where
                     true => Inside::again(service, move || wrap(RequestBody::empty())),
                     false => Inside::once(service),
                 };
-                ResponseFuture::boxed(drive::exchange(inside, request, *exchange))
+                ResponseFuture::boxed(drive::exchange(inside, request, exchange))
             }
             Reception::Write(write) => {
                 let request = request.map(untouched);

@@ -20,7 +20,7 @@ use http::{HeaderName, StatusCode};
 use serde::Deserialize;
 
 use super::{
-    Policy, Rule, Rules, RulesError,
+    Policy, Rule, Rules, RulesError, Tier,
     error::{Mistakes, Place},
     policy::{PolicyDocument, Preset},
     rule::{ClientCaching, Lifetime},
@@ -151,6 +151,7 @@ struct RouteDocument {
     grpc_unary: Option<bool>,
     client_max_age: Option<String>,
     client_untouched: Option<bool>,
+    tier: Option<Tier>,
     shared_despite_cookies: Option<bool>,
     obey_client: Option<bool>,
     trusted_proxy: Option<bool>,
@@ -207,6 +208,7 @@ impl<'a> Reader<'a> {
             override_origin: on(route.override_origin),
             grpc_unary: on(route.grpc_unary),
             client: self.client(route),
+            tier: route.tier,
             shared_despite_cookies: on(route.shared_despite_cookies),
             obey_client: on(route.obey_client),
             trusted_proxy: on(route.trusted_proxy),
@@ -352,6 +354,7 @@ mod tests {
         override_origin = true
         grpc_unary = true
         client_max_age = "10s"
+        tier = "memory"
         shared_despite_cookies = true
         obey_client = true
         trusted_proxy = true
@@ -394,6 +397,7 @@ mod tests {
             .override_origin()
             .grpc_unary()
             .client_max_age(Duration::from_secs(10))
+            .tier(Tier::Memory)
             .shared_despite_cookies()
             .obey_client()
             .trusted_proxy()

@@ -19,10 +19,11 @@ mod rule;
 mod table;
 mod tags;
 mod template;
+mod tier;
 pub(crate) mod units;
 
 pub use self::{
-    builder::RulesBuilder, error::RulesError, policy::Policy, rule::Rule, table::Rules,
+    builder::RulesBuilder, error::RulesError, policy::Policy, rule::Rule, table::Rules, tier::Tier,
 };
 pub(crate) use self::{
     route::{Match, Route},

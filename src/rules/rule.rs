@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use super::Policy;
+use super::{Policy, Tier};
 use crate::key::{KeySpec, ParamNames, QuerySpec};
 
 /// What to do with the requests of one route.
@@ -38,6 +38,7 @@ pub struct Rule {
     pub(crate) override_origin: bool,
     pub(crate) grpc_unary: bool,
     pub(crate) client: ClientCaching,
+    pub(crate) tier: Option<Tier>,
     pub(super) statuses: Vec<StatusCode>,
     pub(super) tags: Vec<String>,
     pub(super) shared_despite_cookies: bool,
@@ -115,6 +116,7 @@ impl Rule {
             override_origin: false,
             grpc_unary: false,
             client: ClientCaching::Validate,
+            tier: None,
             statuses: Vec::new(),
             tags: Vec::new(),
             shared_despite_cookies: false,
@@ -330,6 +332,18 @@ impl Rule {
     /// Default: see [`client_max_age`](Self::client_max_age).
     pub fn client_untouched(mut self) -> Self {
         self.client = ClientCaching::Untouched;
+        self
+    }
+
+    /// Keeps responses in one tier of a [`TieredStore`](crate::TieredStore) alone.
+    ///
+    /// In [`Tier::Memory`] each process keeps what its own handler answers, and no body is ever sent
+    /// to the other store. In [`Tier::Shared`] no process holds a copy, nor anything at all while
+    /// the shared store is away. Invalidations reach either as they reach all else.
+    ///
+    /// Default: in both. A store without tiers keeps the responses in any case.
+    pub fn tier(mut self, tier: Tier) -> Self {
+        self.tier = Some(tier);
         self
     }
 

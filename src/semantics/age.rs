@@ -45,7 +45,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::semantics::fields::tests::headers;
+    use crate::semantics::fields::tests::{headers, thoroughly};
 
     const ARRIVAL: HttpDate = HttpDate(1_000_000);
 
@@ -110,6 +110,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_values_give_an_age_of_at_least_the_delay(
             line in "[0-9]{1,30}|[ -~\u{80}-\u{ff}]{0,20}", date: i64, delay: u32,

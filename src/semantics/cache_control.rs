@@ -277,7 +277,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::semantics::fields::tests::headers;
+    use crate::semantics::fields::tests::{headers, thoroughly};
 
     fn response(lines: &[&str]) -> ResponseDirectives {
         let lines: Vec<_> = lines.iter().map(|line| ("cache-control", *line)).collect();
@@ -492,6 +492,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_value_parses(value in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let Ok(value) = HeaderValue::from_bytes(&value) {

@@ -242,7 +242,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::semantics::fields::tests::headers;
+    use crate::semantics::fields::tests::{headers, thoroughly};
 
     /// Fri, 01 Jan 2027 00:00:00 GMT
     const NOW: HttpDate = HttpDate(1_798_761_600);
@@ -357,6 +357,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_bytes_parse_or_do_not(value in proptest::collection::vec(any::<u8>(), 0..40), now: i64) {
             let _ = HttpDate::parse(&value, HttpDate(now));

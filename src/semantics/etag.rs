@@ -138,7 +138,7 @@ mod tests {
 
     use super::EntityTag::{Malformed, Strong, Weak};
     use super::*;
-    use crate::semantics::fields::tests::headers;
+    use crate::semantics::fields::tests::{headers, thoroughly};
 
     fn if_none_match(lines: &[&str]) -> HeaderMap {
         let lines: Vec<_> = lines.iter().map(|line| ("if-none-match", *line)).collect();
@@ -265,6 +265,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_bytes_are_a_list_of_tags_equal_to_themselves(line: Vec<u8>) {
             for tag in members(&line) {

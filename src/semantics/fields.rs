@@ -148,6 +148,16 @@ pub(crate) mod tests {
         headers
     }
 
+    /// Returns how parsers are tested: with 4,096 values, or as many as `PROPTEST_CASES` says if
+    /// those are more.
+    pub(crate) fn thoroughly() -> ProptestConfig {
+        let config = ProptestConfig::default();
+        ProptestConfig {
+            cases: config.cases.max(4096),
+            ..config
+        }
+    }
+
     #[test]
     fn lines_are_joined_in_order_and_one_line_is_borrowed() {
         let headers = headers(&[("vary", "a"), ("etag", "x"), ("vary", ""), ("vary", "b")]);
@@ -230,6 +240,7 @@ pub(crate) mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_bytes_split_into_trimmed_members(list in proptest::collection::vec(any::<u8>(), 0..64)) {
             for member in members(&list) {

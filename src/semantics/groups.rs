@@ -57,7 +57,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::semantics::fields::tests::headers;
+    use crate::semantics::fields::tests::{headers, thoroughly};
 
     fn groups(lines: &[&str]) -> Vec<String> {
         let lines: Vec<_> = lines.iter().map(|line| ("cache-groups", *line)).collect();
@@ -108,6 +108,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_value_is_read_within_the_bounds(line in "[ -~\u{80}-\u{ff}]{0,60}") {
             prop_assert!(groups(&[&line]).len() <= MAX_GROUPS);

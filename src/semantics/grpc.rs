@@ -54,7 +54,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::semantics::fields::tests::headers;
+    use crate::semantics::fields::tests::{headers, thoroughly};
 
     #[test]
     fn content_types_of_grpc_begin_alike() {
@@ -134,6 +134,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_content_is_one_message_or_not(content: Vec<u8>, flag in 0..=1_u8) {
             let whole = is_one_message(&content);

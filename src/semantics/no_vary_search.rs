@@ -153,7 +153,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::semantics::fields::tests::headers;
+    use crate::semantics::fields::tests::{headers, thoroughly};
 
     fn parse(line: &str) -> Option<NoVarySearch> {
         NoVarySearch::parse(&headers(&[("no-vary-search", line)]))
@@ -297,6 +297,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_field_and_query_are_read(line in "[ -~]{0,40}", query: String) {
             if let Some(rule) = parse(&line) {

@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn response_to_credentials_is_stored_only_if_it_says_that_it_is_shared() {
-        // AU1
+        // AU1, AU2
         let judge = |value| {
             judge(
                 &Method::GET,
@@ -340,9 +340,10 @@ mod tests {
 
     #[test]
     fn fields_are_stored_but_for_those_of_this_hop_and_of_one_user() {
-        // HD1, HD2, HD4, HD5
+        // HD1, HD2, HD4, HD5, OT2, OT5
         let response = headers(&[
             ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+            ("expires", "Sun, 06 Nov 1994 09:49:37 GMT"),
             ("cache-control", "max-age=60, private=\"x-user, X-Other\""),
             ("connection", "x-hop"),
             ("transfer-encoding", "odd"),
@@ -357,6 +358,7 @@ mod tests {
         let stored = stored_fields(&response, &directives, HttpDate(0));
         let expected = headers(&[
             ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+            ("expires", "Sun, 06 Nov 1994 09:49:37 GMT"),
             ("cache-control", "max-age=60, private=\"x-user, X-Other\""),
             ("x-twice", "b"),
             ("x-twice", "a\u{e9}"),

@@ -21,7 +21,7 @@ mod tests {
     use sfv::{Dictionary, List};
 
     use super::*;
-    use crate::semantics::fields::tests::headers;
+    use crate::semantics::fields::tests::{headers, thoroughly};
 
     const FIELD: HeaderName = HeaderName::from_static("x-field");
 
@@ -56,6 +56,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_value_parses_or_does_not(value in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let Ok(value) = HeaderValue::from_bytes(&value) {

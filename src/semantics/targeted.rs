@@ -89,7 +89,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::semantics::fields::tests::headers;
+    use crate::semantics::fields::tests::{headers, thoroughly};
 
     const TARGETS: [HeaderName; 2] = [
         HeaderName::from_static("my-cache-control"),
@@ -209,6 +209,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_value_binds_or_does_not(value in proptest::collection::vec(any::<u8>(), 0..64)) {
             if let [name, _] = TARGETS

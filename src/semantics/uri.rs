@@ -169,6 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::semantics::fields::tests::thoroughly;
 
     fn target(path: &str) -> Target<'_> {
         let (path, query) = match path.split_once('?') {
@@ -327,6 +328,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_bytes_resolve_to_an_absolute_path_or_nothing(
             reference: Vec<u8>,

@@ -295,6 +295,8 @@ mod tests {
         let since = |date| ("if-modified-since", date);
         #[rustfmt::skip]
         let table: &[(&[Stored], &[Field], &[Field])] = &[
+            // ET4
+            (&[], &[none_match("\"b\"")], &[none_match("\"b\"")]),
             (
                 &[],
                 &[none_match("*"), ("range", "bytes=0-")],

@@ -35,6 +35,7 @@ use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::Error;
 use crate::key::{Namespace, PrimaryKey};
+use crate::rules::Tier;
 
 /// A boxed future, as the methods of [`Store`] return it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -148,6 +149,24 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ///
     /// When the store cannot be reached, is full or refuses.
     fn put<'a>(&'a self, fill: Fill) -> BoxFuture<'a, Result<Kept, Error>>;
+
+    /// Returns the stamp that [`put`](Self::put) would store a response under, and stores nothing;
+    /// `None` where it would find it invalidated.
+    ///
+    /// A store above this one asks, which is to keep the response alone. One that knows nothing of
+    /// scopes that only the response names returns `None` for them, as this does unless it is
+    /// overridden.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be asked, or not in time.
+    fn admit<'a>(&'a self, fill: &'a Fill) -> BoxFuture<'a, Result<Option<Stamp>, Error>> {
+        Box::pin(async move {
+            let stamp = &fill.captured.stamp;
+            let is_current = fill.late.is_empty() && self.confirm(&fill.namespace, stamp).await?;
+            Ok(is_current.then(|| stamp.clone()))
+        })
+    }
 
     /// Forgets the epochs of `scopes`, so that nothing that carries them is ever read again.
     ///
@@ -267,6 +286,8 @@ pub struct Wanted<'a> {
     pub key: &'a PrimaryKey,
     /// The request's header fields, of which `Vary` nominates some.
     pub fields: &'a HeaderMap,
+    /// The only tier to be asked, by the rule; a store without tiers does not care.
+    pub tier: Option<Tier>,
     /// Where the time is read.
     pub clock: &'a Clock,
 }
@@ -315,6 +336,8 @@ pub struct Fill {
     pub late: SmallVec<[Scope; 2]>,
     /// How long from now the response can be of any use.
     pub retain: Duration,
+    /// The only tier to keep it, by the rule; a store without tiers does not care.
+    pub tier: Option<Tier>,
     /// Where the time is read.
     pub clock: Clock,
 }

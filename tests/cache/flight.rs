@@ -1,5 +1,5 @@
 //! Many clients, one flight: who asks for the same at the same time shares one call of the handler,
-//! and nothing that one of them does harms another.
+//! and nothing that one of them does harms another. Crowds over real sockets are in `tests/crowd`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,6 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 use tower::limit::GlobalConcurrencyLimitLayer;
-use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_response_cache::{CacheLayer, MemoryStore, ResponseBody, Tags, Target};
 
@@ -56,20 +55,6 @@ fn pieces(pieces: impl IntoIterator<Item = Bytes, IntoIter: Send> + Send + 'stat
 }
 
 #[tokio::test]
-async fn ten_thousand_get_the_answer_of_one_call() {
-    let origin = Origin::counting(&[]);
-    let cache = cache(&origin);
-    let hold = origin.hold();
-    let all: Vec<_> = (0..10_000).map(|_| asking(&cache, "/a", &[])).collect();
-    settle().await;
-    drop(hold);
-    for each in all {
-        assert_eq!(answered(each).await.text(), "1", "C8");
-    }
-    assert_eq!(origin.calls(), 1, "C8");
-}
-
-#[tokio::test]
 async fn those_who_follow_say_so() {
     let origin = Origin::counting(&[]);
     let cache = cache(&origin);
@@ -87,52 +72,6 @@ async fn those_who_follow_say_so() {
         "RFC 9211 §2.5"
     );
     assert_eq!(cache.handle().stats().routes[0].collapsed, 1);
-}
-
-#[tokio::test]
-async fn a_thousand_leaders_that_leave_take_nobody_with_them() {
-    let origin = Origin::counting(&[]);
-    let cache = cache(&origin);
-    for number in 0..1_000_usize {
-        let uri = format!("/{number}");
-        let before = origin.calls();
-        origin.dawdle(number % 7);
-        let leader = asking(&cache, &uri, &[]);
-        for _ in 0..number % 3 {
-            yield_now().await;
-        }
-        let followers: Vec<_> = (0..3).map(|_| asking(&cache, &uri, &[])).collect();
-        for _ in 0..number % 11 {
-            yield_now().await;
-        }
-        leader.abort();
-        for follower in followers {
-            assert_eq!(answered(follower).await.status, 200, "C1");
-        }
-        assert!(
-            origin.calls() - before <= 2,
-            "C1: {} calls",
-            origin.calls() - before
-        );
-    }
-}
-
-#[tokio::test]
-async fn leaders_that_leave_in_the_middle_of_the_body_take_nobody_with_them() {
-    let origin = Origin::new(|_| response(&[], "").map(|_| pieces(words())));
-    let cache = cache(&origin);
-    for number in 0..100_usize {
-        let uri = format!("/{number}");
-        let mut leader = cache.send(get(&uri)).await.unwrap().into_body();
-        let follower = asking(&cache, &uri, &[]);
-        for _ in 0..number % 20 {
-            if leader.frame().await.is_none() {
-                break;
-            }
-        }
-        drop(leader);
-        assert_eq!(answered(follower).await.body, words().concat(), "C1");
-    }
 }
 
 fn words() -> Vec<Bytes> {
@@ -173,50 +112,6 @@ async fn who_follows_gets_each_frame_as_it_is_made() {
     }
     assert_eq!(cache.get("/a").await.trailers, Some(trailers));
     assert_eq!(origin.calls(), 1);
-}
-
-#[tokio::test]
-async fn two_hundred_slow_readers_hold_up_nobody() {
-    const PIECE: usize = 64 << 10;
-    let body: Bytes = (0..8 << 20).map(|n: u32| n.to_le_bytes()[1]).collect();
-    let whole = body.clone();
-    let origin = Origin::new(move |_| {
-        let whole = whole.clone();
-        let piece = move |n| whole.slice(n * PIECE..(n + 1) * PIECE);
-        response(&[], "").map(|_| pieces((0..(8 << 20) / PIECE).map(piece)))
-    });
-    let cache = Cache::new(&origin, everywhere(ttl(60))).with(|layer| layer.max_body(16 << 20));
-    let cache = Arc::new(cache);
-    let mut slow = Vec::new();
-    for _ in 0..200 {
-        let mut reader = cache.send(get("/a")).await.unwrap().into_body();
-        reader.frame().await.unwrap().unwrap();
-        slow.push(reader);
-    }
-    let fast = timeout(PATIENCE, cache.get("/a"))
-        .await
-        .expect("C3: it is not held up");
-    assert_eq!(fast.body, body);
-    for reader in slow {
-        let rest = reader.collect().await.unwrap().to_bytes();
-        assert!(body.ends_with(&rest), "C3");
-    }
-    assert_eq!(origin.calls(), 1, "C3");
-}
-
-#[tokio::test(start_paused = true)]
-async fn thirty_that_cannot_be_shared_go_side_by_side() {
-    let front = front(|_| async {
-        sleep(Duration::from_millis(200)).await;
-        Ok(response(&[("cache-control", "no-store")], "mine"))
-    });
-    let took = async || {
-        let began = Instant::now();
-        join_all((0..30).map(|_| front.clone().oneshot(get("/a")))).await;
-        began.elapsed().as_millis()
-    };
-    assert!(took().await < 450, "H6: the first, and then all");
-    assert!(took().await < 250, "H6: all at once");
 }
 
 /// A cache in front of a handler that takes the number of the call, from 1.
@@ -530,27 +425,4 @@ async fn requests_dropped_after_any_number_of_polls_leave_nothing_behind() {
         settle().await;
         assert_eq!(permits.available_permits(), PERMITS, "C4: {uri}");
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_handler_that_asks_for_what_it_makes_is_freed_by_the_limit() {
-    type Front = BoxCloneService<Request<Full<Bytes>>, Response<ResponseBody<Body>>, Broken>;
-    let itself: Arc<std::sync::Mutex<Option<Front>>> = Arc::default();
-    let asked = Arc::clone(&itself);
-    let front = front(move |call| {
-        let itself = asked.lock().unwrap().clone().filter(|_| call == 1);
-        async move {
-            let Some(itself) = itself else {
-                return Ok(response(&[], call.to_string()));
-            };
-            let part = Answer::read(itself.oneshot(get("/a")).await?).await;
-            Ok(response(&[], format!("1 with {}", part.text())))
-        }
-    });
-    itself.lock().unwrap().replace(front.clone().boxed_clone());
-    let began = Instant::now();
-    let answer = Answer::read(front.oneshot(get("/a")).await.unwrap()).await;
-    assert_eq!(answer.text(), "1 with 2", "H2");
-    assert_eq!(began.elapsed(), Duration::from_secs(5), "H2");
-    itself.lock().unwrap().take();
 }

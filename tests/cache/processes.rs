@@ -51,18 +51,6 @@ async fn ask(processes: &[Arc<Cache>], origin: &Origin, uri: &'static str) -> Ve
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn three_hundred_misses_of_three_processes_are_one_call() {
-    let server = RedisServer::start();
-    let origin = Origin::counting(&[]);
-    let processes = processes(&server, &origin, || everywhere(ttl(60))).await;
-    let answers = ask(&processes, &origin, "/a").await;
-    for answer in answers {
-        assert_eq!(answer.text(), "1", "T24: {}", answer.cache_status());
-    }
-    assert_eq!(origin.calls(), 1, "T24");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_claims_what_another_has_just_stored_finds_it() {
     let server = RedisServer::start();
     let origin = Origin::counting(&[]);

@@ -65,6 +65,38 @@ async fn an_answer_says_how_it_came_about() {
 }
 
 #[tokio::test]
+async fn the_key_and_the_detail_are_told_as_the_layer_says() {
+    let origin = Origin::counting(&[("vary", "x")]);
+    let told = |key, detail| {
+        Cache::new(&origin, everywhere(ttl(10)))
+            .with(|layer| layer.cache_status_key(key).cache_status_detail(detail))
+    };
+    let cache = told(true, true);
+    let miss = cache.get("/a").await;
+    let (others, key) = miss.cache_status().split_once("; key=").unwrap();
+    assert_eq!(others, "fwd=uri-miss; stored");
+    let digits = key.trim_matches('"');
+    assert!(digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    let variant = cache.get_with("/a", &[("x", "2")]).await;
+    assert!(
+        variant.cache_status().ends_with(key),
+        "one for all variants"
+    );
+    let hit = cache.get("/a").await;
+    assert_eq!(hit.cache_status(), format!("hit; ttl=10; key={key}"));
+    assert!(!cache.get("/b").await.cache_status().contains(key));
+    let write = cache.method("POST", "/a").await;
+    assert_eq!(write.cache_status(), "fwd=method");
+
+    for (detail, expected) in [(true, "fwd=bypass; detail=upgrade"), (false, "fwd=bypass")] {
+        let answer = told(false, detail)
+            .get_with("/a", &[("upgrade", "h2c")])
+            .await;
+        assert_eq!(answer.cache_status(), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_stale_answer_says_so() {
     let origin = Origin::counting(&[("cache-control", "max-age=10, stale-while-revalidate=20")]);
     let cache = Cache::new(&origin, everywhere(ttl(60)));

@@ -1,6 +1,6 @@
 //! A cache with memory over a second store.
 
-use tower_response_cache::{CacheLayer, ErrorKind, MemoryStore, TieredStore};
+use tower_response_cache::{CacheLayer, ErrorKind, MemoryStore, Tier, TieredStore};
 
 use crate::support::{Cache, Double, Fault, Operation, Origin, everywhere, settle, ttl};
 
@@ -64,4 +64,62 @@ async fn while_the_second_store_is_away_a_process_keeps_its_own_for_a_moment() {
     second.recover();
     let back = cache.get("/a").await;
     assert_eq!(back.cache_status(), "fwd=uri-miss; stored");
+}
+
+/// Two processes over one store, which keep responses in one tier alone.
+fn confined(tier: Tier, origin: &Origin) -> (Double, [Cache; 2]) {
+    let second = Double::vouching();
+    let rules = || everywhere(ttl(60).tier(tier));
+    let process = |_| {
+        let store = TieredStore::new(MemoryStore::new(16 << 20), second.clone());
+        Cache::over(CacheLayer::new(store), origin, rules())
+    };
+    let processes = [(), ()].map(process);
+    (second, processes)
+}
+
+#[tokio::test]
+async fn a_rule_for_memory_sends_no_response_to_the_second_store() {
+    let origin = Origin::counting(&[]);
+    let (second, [one, other]) = confined(Tier::Memory, &origin);
+    for (number, process) in [("1", &one), ("2", &other)] {
+        assert_eq!(process.get("/a").await.text(), number);
+        settle().await;
+        let again = process.get("/a").await;
+        assert_eq!(again.cache_status(), "hit; ttl=60; detail=memory");
+        assert_eq!(again.text(), number);
+    }
+    let calls = |operation| second.calls(operation);
+    assert_eq!((calls(Operation::Put), calls(Operation::Lookup)), (0, 0));
+
+    one.method("PUT", "/a").await;
+    for process in [&one, &other] {
+        let answer = process.get("/a").await;
+        assert_eq!(
+            answer.cache_status(),
+            "fwd=miss; stored; detail=invalidated"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_rule_for_the_second_store_holds_nothing_in_memory() {
+    let origin = Origin::counting(&[]);
+    let (second, [one, other]) = confined(Tier::Shared, &origin);
+    one.get("/a").await;
+    settle().await;
+    for process in [&one, &other, &one, &other] {
+        let answer = process.get("/a").await;
+        assert_eq!(answer.cache_status(), "hit; ttl=60; detail=double");
+    }
+    other.method("PUT", "/a").await;
+    assert_eq!(one.get("/a").await.text(), "3", "the write was the second");
+
+    for operation in Operation::ALL {
+        second.break_down(operation, Fault::Fails(ErrorKind::Unavailable));
+    }
+    for _ in 0..2 {
+        let away = one.get("/a").await;
+        assert_eq!(away.cache_status(), "fwd=miss; detail=store-unavailable");
+    }
 }

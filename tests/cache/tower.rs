@@ -11,8 +11,9 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::Path;
 use axum::routing::get_service;
+use axum::{Extension, Router};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Method, Request, Response, StatusCode};
@@ -513,6 +514,28 @@ async fn extensions_of_requests_and_responses_pass() {
         request.extensions_mut().insert(Own(7));
         let answer = service.clone().oneshot(request).await.unwrap();
         assert_eq!(answer.extensions().get(), Some(&Own(7)));
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_has_the_parameters_of_its_path_and_not_what_it_is_to_be_without() {
+    #[derive(Clone)]
+    struct User(&'static str);
+    let handler = |Path(name): Path<String>, user: Option<Extension<User>>| async move {
+        format!("{name} for {}", user.map_or("nobody", |user| user.0.0))
+    };
+    let clock = tower_response_cache::ManualClock::new();
+    let layer = layer().clock(clock.clock()).refresh_without::<User>();
+    let app: Router = Router::new()
+        .route("/{name}", axum::routing::get(handler))
+        .layer(layer.clone());
+    for (expected, seconds) in [("a for Ann", 20), ("a for Ann", 0), ("a for nobody", 0)] {
+        let mut request = axum_get("/a");
+        request.extensions_mut().insert(User("Ann"));
+        let answer = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(Answer::read(answer).await.text(), expected);
+        clock.advance(Duration::from_secs(seconds));
+        settle().await;
     }
 }
 

@@ -1,12 +1,10 @@
 //! Over real sockets: HTTP/1 and HTTP/2, streams and WebSockets.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
-use axum::response::sse::{Event, Sse};
 use axum::routing::get as on_get;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream as streams};
@@ -229,58 +227,6 @@ async fn a_client_that_leaves_in_the_middle_leaves_nothing_stored() {
         ("whole", "fwd=uri-miss; stored"),
         "C1"
     );
-}
-
-#[tokio::test]
-async fn events_arrive_as_they_are_sent() {
-    let events = on_get(|| async {
-        let first = streams::iter([Ok::<_, Infallible>(Event::default().data("first"))]);
-        Sse::new(first.chain(streams::pending()))
-    });
-    let server = Server::axum(Router::new().route("/events", events).layer(layer())).await;
-    for accept in ["", "accept: text/event-stream\r\n"] {
-        for _ in 0..2 {
-            let mut socket = server.connect().await;
-            let request = format!("GET /events HTTP/1.1\r\nhost: a.example\r\n{accept}\r\n");
-            socket.write_all(request.as_bytes()).await.unwrap();
-            let read = read_until(&mut socket, b"data: first\n\n").await;
-            let head = String::from_utf8_lossy(&read).into_owned();
-            let reason = if accept.is_empty() {
-                "fwd=uri-miss"
-            } else {
-                "fwd=bypass"
-            };
-            assert!(head.contains(reason), "D5: {head}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn of_the_streams_of_one_connection_half_may_be_reset() {
-    const STREAMS: usize = 250;
-    let words = || (0..64).map(|_| Ok(Frame::data(Bytes::from_static(b"sixteen letters."))));
-    let origin = Origin::new(move |_| response(&[], "").map(|_| stream(words())));
-    let server = Server::hyper(&origin).await;
-    let client = client(Version::HTTP_2);
-    server.ask(&client, Method::GET, "/other", &[]).await;
-    let hold = origin.hold();
-    let uri = format!("http://{}/a", server.address);
-    let mut asking: Vec<_> = (0..STREAMS)
-        .map(|_| tokio::spawn(client.request(crate::support::get(&uri))))
-        .collect();
-    while origin.made() < 2 {
-        tokio::task::yield_now().await;
-    }
-    let staying = asking.split_off(STREAMS / 2);
-    asking.into_iter().for_each(|each| each.abort());
-    settle().await;
-    drop(hold);
-    for each in staying {
-        let answer = tokio::time::timeout(Duration::from_secs(60), each).await;
-        let response = answer.expect("nobody is lost").expect("no panic");
-        let answer = Answer::read(response.expect("C9: it answers")).await;
-        assert_eq!(answer.body.len(), 64 * 16, "C9");
-    }
 }
 
 #[tokio::test]

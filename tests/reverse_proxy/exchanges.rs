@@ -40,8 +40,7 @@ fn exchanges_are_as_guarded_has_them() {
 }
 
 fn play(preset: &str, store: &str) {
-    let traits = [preset, store.split(':').next().unwrap()];
-    let cases: Arc<[Case]> = read(include_str!("exchanges.txt"), traits).into();
+    let cases: Arc<[Case]> = read(include_str!("exchanges.txt"), preset).into();
     let scripts = Arc::clone(&cases);
     let origin = Origin::new(move |request| answer(&scripts, request));
     let proxy = Proxy::start(origin.address, &["--preset", preset, "--store", store]);
@@ -93,8 +92,8 @@ struct Line {
     content: Option<String>,
 }
 
-/// Reads the cases for a preset and a store.
-fn read(text: &str, traits: [&str; 2]) -> Vec<Case> {
+/// Reads the cases for a preset.
+fn read(text: &str, preset: &str) -> Vec<Case> {
     let mut cases = Vec::new();
     for block in text.split("\n\n").filter(|block| !block.starts_with('#')) {
         let (title, mut script) = block.split_once('\n').unwrap();
@@ -105,8 +104,8 @@ fn read(text: &str, traits: [&str; 2]) -> Vec<Case> {
             values = with.split(" || ").collect();
             script = rest;
         }
-        let marks = title.split(['[', ']']).nth(1).unwrap_or_default();
-        if marks.split_whitespace().all(|mark| traits.contains(&mark)) {
+        let mark = title.split(['[', ']']).nth(1);
+        if mark.is_none_or(|mark| mark == preset) {
             for value in values {
                 let uri = format!("/{}", cases.len());
                 cases.push(Case::read(title, uri, script, value));

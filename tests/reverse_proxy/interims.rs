@@ -54,6 +54,61 @@ fn interim_responses_are_sent_when_they_come() {
 }
 
 #[test]
+fn all_who_wait_for_a_miss_are_sent_its_interim_responses() {
+    let (go, wait) = mpsc::channel::<()>();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap(), &[]);
+    let origin = thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        read_request(&mut connection);
+        let (hints, rest) = HINTED.split_at(HINTED.find("HTTP/1.1 102").unwrap());
+        let (processing, end) = rest.split_at(rest.find("HTTP/1.1 200").unwrap());
+        for part in [hints, processing, end] {
+            wait.recv().unwrap();
+            connection.write_all(part.as_bytes()).unwrap();
+        }
+        listener.set_nonblocking(true).unwrap();
+        listener.accept().map(drop)
+    });
+    let request = |version| {
+        let mut client = proxy.connect();
+        write!(
+            client,
+            "GET / {version}\r\nHost: a\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        client
+    };
+    let mut leader = request("HTTP/1.1");
+    let mut follower = request("HTTP/1.1");
+    let mut old = request("HTTP/1.0");
+    go.send(()).unwrap();
+    for client in [&mut leader, &mut follower] {
+        let hints = read_until(client, "\r\n\r\n");
+        assert!(hints.starts_with("HTTP/1.1 103 "), "{hints}");
+    }
+    let mut late = request("HTTP/1.1");
+    let hints = read_until(&mut late, "\r\n\r\n");
+    assert!(hints.starts_with("HTTP/1.1 103 "), "{hints}");
+    go.send(()).unwrap();
+    for client in [&mut leader, &mut follower, &mut late] {
+        let processing = read_until(client, "\r\n\r\n");
+        assert!(processing.starts_with("HTTP/1.1 102 "), "{processing}");
+    }
+    go.send(()).unwrap();
+    for client in [&mut leader, &mut follower, &mut late] {
+        let rest = read_to_end(client);
+        let end = rest.strip_prefix("HTTP/1.1 199 \r\n\r\n").unwrap();
+        assert!(
+            end.starts_with("HTTP/1.1 200 ") && end.ends_with("\r\n\r\nok"),
+            "{end}"
+        );
+    }
+    assert!(read_to_end(&mut old).starts_with("HTTP/1.0 200 "));
+    assert!(origin.join().unwrap().is_err(), "the origin is asked once");
+}
+
+#[test]
 fn http_1_0_clients_are_sent_no_interim_responses() {
     let proxy = Proxy::before(&Origin::always(HINTED));
     let response = proxy.send("GET / HTTP/1.0\r\nHost: a.example\r\n\r\n");

@@ -20,35 +20,53 @@ fn the_presets_differ_over_cookies_that_are_set() {
 
 #[test]
 fn mistakes_on_the_command_line_are_explained_and_end_with_2() {
-    for (options, complaint) in [
-        (&[][..], "--listen is missing"),
-        (&["--listen", "127.0.0.1:0"], "--origin is missing"),
-        (&["--listen"], "--listen lacks a value"),
-        (&["--listen", "here"], "--listen here: expected HOST:PORT"),
+    let enough = ["--listen", "127.0.0.1:0", "--origin", "http://a"];
+    for (given, options, complaint) in [
+        (&[][..], &[][..], "--listen is missing"),
+        (&enough[..2], &[], "--origin is missing"),
+        (&enough, &["--listen"], "--listen lacks a value"),
         (
+            &enough,
+            &["--listen", "here"],
+            "--listen here: expected HOST:PORT",
+        ),
+        (
+            &enough,
             &["--origin", "https://a"],
             "--origin https://a: expected http://HOST[:PORT]",
         ),
         (
+            &enough,
             &["--origin", "http://a/b"],
             "--origin http://a/b: expected http://HOST[:PORT]",
         ),
         (
+            &enough,
             &["--preset", "none"],
             "--preset none: expected rfc9111 or guarded",
         ),
         (
+            &enough,
             &["--store", "disk"],
             "--store disk: expected memory or [tiered+]redis://HOST:PORT/DB",
         ),
         (
+            &enough,
             &["--store", "tiered+memory"],
             "--store tiered+memory: expected memory or [tiered+]redis://HOST:PORT/DB",
         ),
-        (&["--threads", "0"], "--threads 0: expected a number from 1"),
-        (&["--verbose"], "--verbose is not an option"),
+        (
+            &enough,
+            &["--threads", "0"],
+            "--threads 0: expected a number from 1",
+        ),
+        (&enough, &["--color", "red"], "--color is not an option"),
     ] {
-        let output = Command::new(program()).args(options).output().unwrap();
+        let output = Command::new(program())
+            .args(given)
+            .args(options)
+            .output()
+            .unwrap();
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert_eq!(

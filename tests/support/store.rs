@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::task::yield_now;
 use tower_response_cache::store::{BoxFuture, Fill, Found, Kept, Usage, Wanted};
 use tower_response_cache::{
-    Captured, Error, ErrorKind, MemoryStore, Namespace, Scope, StoredResponse, store::Store,
+    Captured, Error, ErrorKind, MemoryStore, Namespace, Scope, Stamp, StoredResponse, store::Store,
 };
 
 /// A memory store that every call waits for, and that captures along with a look-up unless it is
@@ -25,6 +25,7 @@ struct Inner {
     away: Mutex<Vec<Scope>>,
     calls: Mutex<Vec<Operation>>,
     generation: AtomicU64,
+    vouches: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,12 +59,22 @@ pub(crate) enum Fault {
 
 impl Double {
     pub(crate) fn new() -> Self {
+        Self::with(false)
+    }
+
+    /// Returns one that says unasked what is current.
+    pub(crate) fn vouching() -> Self {
+        Self::with(true)
+    }
+
+    fn with(vouches: bool) -> Self {
         Self(Arc::new(Inner {
             store: MemoryStore::new(16 << 20),
             faults: Mutex::default(),
             away: Mutex::default(),
             calls: Mutex::default(),
             generation: AtomicU64::new(1),
+            vouches,
         }))
     }
 
@@ -187,6 +198,10 @@ impl Store for Double {
     fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {
         let work = async { self.0.store.remove(response).await };
         Box::pin(self.perform(Operation::Remove, work))
+    }
+
+    fn vouches_for(&self, stamp: &Stamp) -> bool {
+        self.0.vouches && self.0.store.vouches_for(stamp)
     }
 
     fn generation(&self) -> u64 {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::wire::{self, Reader, Wire, write_bytes};
 use crate::entry::StoredResponse;
+use crate::entry::said::Said;
 use crate::key::PrimaryKey;
 use crate::semantics::freshness::Terms;
 
@@ -28,6 +29,7 @@ pub(super) fn write(
         tagged,
         received: _,
         stamp,
+        said: _,
     } = response;
     let terms = Terms {
         initial_age: response.age(now),
@@ -69,6 +71,7 @@ pub(super) fn read(
         tagged: Wire::read(from)?,
         stamp: Wire::read(from)?,
         received: now,
+        said: Said::default(),
         body,
     })
 }

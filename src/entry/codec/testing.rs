@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::prelude::*;
 
 use super::{Damage, decode, encode_head};
+use crate::entry::said::Said;
 use crate::entry::{StoredResponse, Tagged, Variant};
 use crate::epoch::{Epoch, Scope, ScopeKind, Stamp};
 use crate::key::PrimaryKey;
@@ -52,6 +53,7 @@ pub(super) fn full() -> StoredResponse {
         },
         tagged: Tagged::ByCache,
         received: Instant::now(),
+        said: Said::default(),
         stamp: [(
             Scope::from_parts(ScopeKind::Tag, [0xd1; 16]),
             Epoch::new(7).unwrap(),
@@ -79,6 +81,7 @@ pub(super) fn any_response() -> impl Strategy<Value = StoredResponse> {
                 tagged,
                 received: Instant::now(),
                 stamp,
+                said: Said::default(),
             }
         },
     )

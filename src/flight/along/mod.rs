@@ -2,10 +2,13 @@
 //!
 //! There is no task that pumps: whichever reader wants more than there is polls the source, one at
 //! a time, under a waker that wakes all who wait. So the fastest reader sets the pace, nobody
-//! reading holds the source back, a reader that stalls or goes harms no other, and any runtime will
-//! do.
+//! reading holds the source back, a reader that goes harms no other, and any runtime will do.
+//!
+//! While the body fits the cap, a reader that stalls harms no other either: all is held for it.
+//! Beyond the cap the others wait for it, though for a limited time; then it is cut off.
 
 mod crowd;
+mod patience;
 mod window;
 #[cfg(test)]
 mod tests;
@@ -16,12 +19,14 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use self::crowd::{Crowd, Turn};
+use self::patience::Patience;
 use self::window::{Behind, Window};
 use super::sync::Mutex;
 
@@ -34,13 +39,16 @@ pub(crate) type Source = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send
 /// One body, read by any number of readers, each at its own pace, with one copy of the bytes.
 ///
 /// All of it is held while it fits the cap, so that readers can begin late and its [`Tap`] gets it
-/// in the end. Beyond the cap only what lies between the slowest and the fastest reader is held, at
-/// most as much as the cap (and one frame, if that is longer): who stays behind further is cut off,
-/// who is alone never.
+/// in the end. Beyond the cap only what lies between the slowest and the fastest reader is held.
+/// Once that is as much as the cap (and at most one frame more), the source is held back for the
+/// slowest, for a limited time over the whole body; after that, who is further behind is cut off.
+/// Who is alone never is.
 pub(crate) struct Along {
     state: Mutex<State>,
     /// `None` when it has ended; locked only by the reader whose turn it is, and the last to leave.
     source: Mutex<Option<Source>>,
+    /// Waited with in a turn, in the place of the source; so no lock is held when it wakes.
+    patience: Mutex<Patience>,
     crowd: Arc<Crowd>,
     waker: Waker,
 }
@@ -103,10 +111,12 @@ enum Interrupted {
 impl Along {
     /// Lets `source` be read by many; returns the first reader too.
     ///
-    /// `keep` is the most bytes that are held.
+    /// `keep` is the cap, in bytes; `wait` is how long those who are ahead wait, all in all, for
+    /// those who are behind when the body is longer.
     pub(crate) fn new(
         source: Source,
         keep: u64,
+        wait: Duration,
         tap: Box<dyn Tap>,
         abandoned: Abandoned,
     ) -> (Arc<Self>, Reader) {
@@ -131,6 +141,7 @@ impl Along {
                 readers: 0,
             }),
             source: Mutex::new(Some(source)),
+            patience: Mutex::new(Patience::new(wait)),
             waker: Waker::from(Arc::clone(&crowd)),
             crowd,
         });
@@ -161,11 +172,12 @@ impl Along {
         }
     }
 
-    /// Asks the source for more, in the turn of reader `number`; pending if there is none.
-    fn advance(&self, number: u64, cx: &Context<'_>) -> Poll<()> {
+    /// Asks the source for more, in the turn of reader `number`, who found the window `full` or not;
+    /// pending if there is none.
+    fn advance(&self, number: u64, full: bool, cx: &Context<'_>) -> Poll<()> {
         let unwinding = Unwinding(self);
         let mut polled = Poll::Ready(());
-        match self.poll_source() {
+        match self.poll_source(full) {
             Poll::Pending => {
                 self.crowd.pause(number, cx.waker());
                 polled = Poll::Pending;
@@ -184,15 +196,21 @@ impl Along {
         polled
     }
 
-    fn poll_source(&self) -> Poll<Came> {
+    fn poll_source(&self, full: bool) -> Poll<Came> {
+        let mut cx = Context::from_waker(&self.waker);
+        let mut patience = self.patience.lock();
+        if full {
+            ready!(patience.poll(&mut cx));
+            self.state.lock().window.lose_patience();
+        } else {
+            patience.pause();
+        }
+        drop(patience);
         let mut source = self.source.lock();
         let Some(body) = source.as_mut() else {
             return Poll::Ready(Came::Failure(Interrupted::Abandoned.into()));
         };
-        let frame = ready!(
-            body.as_mut()
-                .poll_frame(&mut Context::from_waker(&self.waker))
-        );
+        let frame = ready!(body.as_mut().poll_frame(&mut cx));
         Poll::Ready(match frame {
             None => Came::End(None),
             Some(Err(error)) => Came::Failure(error),
@@ -205,6 +223,12 @@ impl Along {
                 },
             },
         })
+    }
+
+    /// Lets those go on who waited for one that has read on, or has gone.
+    fn release(&self) {
+        self.patience.lock().pause();
+        self.waker.wake_by_ref();
     }
 
     fn take_in(&self, came: Came) {
@@ -343,14 +367,20 @@ impl Body for Reader {
         let this = self.get_mut();
         loop {
             let mut state = this.along.state.lock();
+            let full = state.window.is_full();
             if let Poll::Ready(read) = state.read(&mut this.place, &mut this.done) {
+                let released = full && !state.window.is_full();
+                drop(state);
+                if released {
+                    this.along.release();
+                }
                 return Poll::Ready(read);
             }
             // Under the lock: what comes after it was looked for wakes this reader.
             let turn = this.along.crowd.turn(this.number, cx.waker());
             drop(state);
             match turn {
-                Turn::Poll => ready!(this.along.advance(this.number, cx)),
+                Turn::Poll => ready!(this.along.advance(this.number, full, cx)),
                 Turn::Wait(replaced) => {
                     drop(replaced);
                     return Poll::Pending;
@@ -381,8 +411,13 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.along.crowd.leave(self.number);
         let mut state = self.along.state.lock();
+        let full = state.window.is_full();
         state.window.leave(self.place);
         if state.window.has_readers() || !matches!(state.ending, Ending::Open) {
+            drop(state);
+            if full {
+                self.along.release();
+            }
             return;
         }
         if let Some(abandoned) = state.abandoned.take() {

@@ -9,9 +9,14 @@ use bytes::{Bytes, BytesMut};
 const JOINED: usize = 16 * 1024;
 
 /// The part of a body that is held: all of it while that is no more than `keep`, else what lies
-/// between its slowest and its fastest reader, of whom those are cut off that stay behind by more.
+/// between its slowest and its fastest reader.
+///
+/// Once that is as much as `keep`, the window is [full](Self::is_full), and nothing more should come
+/// until the slowest has read on. When [patience is lost](Self::lose_patience), those are cut off
+/// that are further behind.
 pub(super) struct Window {
     keep: u64,
+    patient: bool,
     chunks: VecDeque<Chunk>,
     /// The length of the body so far.
     end: u64,
@@ -33,6 +38,7 @@ impl Window {
     pub(super) fn new(keep: u64) -> Self {
         Self {
             keep,
+            patient: true,
             chunks: VecDeque::new(),
             end: 0,
             whole: true,
@@ -46,6 +52,17 @@ impl Window {
 
     pub(super) fn has_readers(&self) -> bool {
         !self.places.is_empty()
+    }
+
+    /// Whether to wait for the slowest reader before more is pushed.
+    pub(super) fn is_full(&self) -> bool {
+        let behind = !self.chunks.is_empty();
+        self.patient && !self.whole && behind && self.held() >= self.keep
+    }
+
+    /// Waits for nobody any more.
+    pub(super) fn lose_patience(&mut self) {
+        self.patient = false;
     }
 
     /// Returns the length of what comes after `place`.
@@ -95,10 +112,10 @@ impl Window {
             return;
         }
         let more = length(&data);
-        if self.held().saturating_add(more) > self.keep {
+        if !self.has_room(more) {
             self.let_go();
         }
-        while self.held().saturating_add(more) > self.keep && self.chunks.pop_front().is_some() {
+        while !self.patient && !self.has_room(more) && self.chunks.pop_front().is_some() {
             // Those who stand before what is left are cut off. That is never the fastest: it has
             // read all.
             self.places = self.places.split_off(&self.start());
@@ -131,6 +148,10 @@ impl Window {
 
     fn held(&self) -> u64 {
         self.end.saturating_sub(self.start())
+    }
+
+    fn has_room(&self, more: u64) -> bool {
+        self.held().saturating_add(more) <= self.keep
     }
 
     fn put(&mut self, place: u64) {
@@ -206,7 +227,9 @@ fn length(data: &Bytes) -> u64 {
 #[cfg(test)]
 mod tests {
     use proptest::collection::vec;
-    use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+    use proptest::prelude::{
+        Just, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
+    };
 
     use super::*;
 
@@ -250,8 +273,9 @@ mod tests {
     }
 
     #[test]
-    fn who_stays_behind_is_cut_off_and_the_fastest_never() {
+    fn without_patience_who_stays_behind_is_cut_off_and_the_fastest_never() {
         let mut window = window(8, 2);
+        window.lose_patience();
         let (mut fast, slow) = (0, 0);
         for chunk in ["four", "more", "last", "longer than is kept"] {
             window.push(chunk.into());
@@ -265,6 +289,21 @@ mod tests {
         assert!(window.has_readers());
         window.leave(fast);
         assert!(!window.has_readers());
+    }
+
+    #[test]
+    fn with_patience_it_is_full_until_the_slowest_has_read_on() {
+        let mut window = window(8, 2);
+        let (mut fast, mut slow) = (0, 0);
+        window.push("three ".into());
+        for chunk in ["four ", "six "] {
+            assert!(!window.is_full());
+            window.push(chunk.into());
+            while read(&mut window, &mut fast).is_some() {}
+            assert!(window.is_full());
+            read(&mut window, &mut slow);
+        }
+        assert!(!window.is_full());
     }
 
     #[test]
@@ -289,6 +328,7 @@ mod tests {
         Push(usize),
         Read(usize),
         Leave(usize),
+        LosePatience,
     }
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -297,6 +337,7 @@ mod tests {
             any::<usize>().prop_map(Event::Read),
             any::<usize>().prop_map(Event::Read),
             any::<usize>().prop_map(Event::Leave),
+            Just(Event::LosePatience),
         ];
         vec(event, 0..200)
     }
@@ -312,11 +353,16 @@ mod tests {
             let mut readers: Vec<(u64, Vec<u8>)> = vec![(0, Vec::new()); 4];
             for event in events {
                 match event {
+                    Event::LosePatience => window.lose_patience(),
+                    Event::Push(_) if window.is_full() => {}
                     Event::Push(length) => {
                         let data: Vec<u8> = (0..length).map(|n| (body.len() + n) as u8).collect();
                         body.extend_from_slice(&data);
                         window.push(data.into());
-                        let most = keep.max(length as u64);
+                        let most = match window.patient {
+                            true => keep.saturating_add(length as u64),
+                            false => keep.max(length as u64),
+                        };
                         prop_assert!(window.held() <= most, "{} held", window.held());
                     }
                     Event::Leave(_) if readers.len() < 2 => {}
@@ -327,8 +373,9 @@ mod tests {
                     Event::Read(index) => {
                         let index = index % readers.len();
                         let (place, read) = &mut readers[index];
-                        if let Ok(Some(data)) = window.read(place) {
-                            read.extend_from_slice(&data);
+                        match window.read(place) {
+                            Ok(data) => read.extend_from_slice(&data.unwrap_or_default()),
+                            Err(Behind) => prop_assert!(!window.patient),
                         }
                         prop_assert_eq!(&body[..read.len()], &read[..]);
                         prop_assert_eq!(*place, read.len() as u64);

@@ -2,6 +2,7 @@
 //! which `shuttle` reports.
 
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,7 +33,11 @@ enum Handler {
     Answers,
     IsUncacheable,
     Fails,
+    Panics,
 }
+
+/// What a handler panics with.
+struct Panic;
 
 /// What one request has come to.
 #[derive(Debug, PartialEq)]
@@ -41,6 +46,7 @@ enum Came {
     Got(u32),
     Alone(Why),
     Left,
+    Panicked,
 }
 
 fn schedules(test: impl Fn() + Send + Sync + Clone + 'static) {
@@ -74,8 +80,19 @@ async fn fetch(leader: Leader<&'static str, u32, u32>, handler: Handler) -> Came
         }
         Handler::IsUncacheable => leader.ground(None),
         Handler::Fails => drop(leader),
+        // Without the hook, which would report each.
+        Handler::Panics => resume_unwind(Box::new(Panic)),
     }
     Came::Led
+}
+
+/// Runs a request, whose handler may panic.
+fn run(request: impl Future<Output = Came>) -> Came {
+    let came = catch_unwind(AssertUnwindSafe(|| block_on(request)));
+    came.unwrap_or_else(|panic| match panic.is::<Panic>() {
+        true => Came::Panicked,
+        false => resume_unwind(panic),
+    })
 }
 
 /// Drops a request that is not answered after so many polls.
@@ -101,7 +118,7 @@ fn meet(flights: &Table, handlers: &[Handler]) -> Vec<Came> {
         .iter()
         .map(|handler| {
             let request = request(Arc::clone(flights), now, *handler);
-            thread::spawn(move || block_on(request))
+            thread::spawn(move || run(request))
         })
         .collect();
     let came = requests.into_iter().map(|each| each.join().unwrap());
@@ -158,14 +175,47 @@ fn failed_flights_lose_nobody() {
 }
 
 #[test]
+fn leaders_that_panic_lose_nobody() {
+    schedules(|| {
+        let flights = flights(LIMITS);
+        let came = meet(&flights, &[Handler::Panics; 4]);
+        let alone = Came::Alone(Why::Failed);
+        assert!(
+            came.iter()
+                .all(|each| *each == Came::Panicked || *each == alone),
+            "{came:?}"
+        );
+        assert!(came.contains(&Came::Panicked));
+        assert_empty(&flights);
+    });
+}
+
+#[test]
+fn a_leader_that_panics_is_replaced_by_one_who_lands_for_all() {
+    schedules(|| {
+        let flights = flights(LIMITS);
+        let [panics, answers] = [Handler::Panics, Handler::Answers];
+        let came = meet(&flights, &[panics, answers, answers, answers]);
+        assert!(
+            came.iter()
+                .skip(1)
+                .all(|each| [Came::Led, Came::Got(7)].contains(each)),
+            "{came:?}"
+        );
+        assert_empty(&flights);
+    });
+}
+
+#[test]
 fn flights_that_end_each_in_its_way_lose_nobody() {
     schedules(|| {
         let flights = flights(LIMITS);
         let handlers: Vec<_> = (0..5)
-            .map(|_| match thread_rng().gen_range(0..3) {
+            .map(|_| match thread_rng().gen_range(0..4) {
                 0 => Handler::Answers,
                 1 => Handler::IsUncacheable,
-                _ => Handler::Fails,
+                2 => Handler::Fails,
+                _ => Handler::Panics,
             })
             .collect();
         meet(&flights, &handlers);

@@ -67,6 +67,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::semantics::fields::tests::thoroughly;
     use crate::semantics::range::Span;
 
     const BODY: &[u8] = b"0123456789";
@@ -155,6 +156,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn joining_gives_back_the_representation(a in 0_usize..10, b in 0_usize..10) {
             let (low, high) = ((0, a), (b, 9));

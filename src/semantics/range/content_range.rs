@@ -112,7 +112,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::semantics::fields::tests::headers;
+    use crate::semantics::fields::tests::{headers, thoroughly};
 
     fn parse(lines: &[&str]) -> Option<ContentRange> {
         let lines: Vec<_> = lines.iter().map(|line| ("content-range", *line)).collect();
@@ -154,6 +154,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn what_is_written_is_read_back(first: u32, more: u32, rest: Option<u32>) {
             let last = u64::from(first) + u64::from(more);

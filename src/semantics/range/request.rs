@@ -153,7 +153,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::semantics::fields::tests::headers;
+    use crate::semantics::fields::tests::{headers, thoroughly};
     use crate::semantics::range::ContentRange;
 
     fn parse(lines: &[&str]) -> Option<Ranges> {
@@ -318,6 +318,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_bytes_are_read(value: Vec<u8>) {
             Ranges::parse(&value);

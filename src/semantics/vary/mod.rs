@@ -71,7 +71,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::semantics::fields::tests::headers;
+    use crate::semantics::fields::tests::{headers, thoroughly};
 
     fn parse(lines: &[&str]) -> Vary {
         let lines: Vec<_> = lines.iter().map(|line| ("vary", *line)).collect();
@@ -128,6 +128,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_value_is_read(line in "[ -~\u{80}-\u{ff}]{0,40}") {
             if let Some(names) = parse(&[&line]).fields() {

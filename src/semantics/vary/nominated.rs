@@ -148,7 +148,7 @@ mod tests {
 
     use super::NormalForm::{Lists, Sets, SetsInOneLanguage};
     use super::*;
-    use crate::semantics::fields::tests::headers;
+    use crate::semantics::fields::tests::{headers, thoroughly};
 
     fn nominated(names: &[&'static str], lines: &[(&'static str, &str)]) -> Nominated {
         let names: Vec<_> = names.iter().map(|n| HeaderName::from_static(n)).collect();
@@ -257,6 +257,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn the_encoding_is_injective(a: [Option<Vec<u8>>; 2], b: [Option<Vec<u8>>; 2]) {
             let write = |values: &[Option<Vec<u8>>; 2]| {

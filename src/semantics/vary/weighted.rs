@@ -134,6 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::semantics::fields::tests::thoroughly;
 
     fn set(list: &str) -> Encoding {
         let mut out = Encoding::new();
@@ -216,6 +217,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(thoroughly())]
         #[test]
         fn any_list_is_read(list: Vec<u8>, language: Vec<u8>) {
             write_set(&list, &mut Encoding::new());

@@ -251,3 +251,30 @@ pub(super) async fn a_late_tag_invalidated_meanwhile_is_never_read(trial: Trial)
         );
     }
 }
+
+pub(super) async fn what_is_admitted_stands_under_all_its_scopes(trial: Trial) {
+    let sample = trial.sample("/a");
+    let tag = trial.tag("late");
+    for late in [&[][..], &[tag]] {
+        let scopes: Vec<_> = sample
+            .scopes()
+            .into_iter()
+            .chain(late.iter().copied())
+            .collect();
+        let fill = trial.fill_of(&sample, trial.capture(&sample.scopes()).await, late);
+        if let Some(stamp) = trial.admit(&fill).await {
+            for scope in &scopes {
+                assert!(stamp.contains(*scope), "{scope:?} is one of its scopes");
+            }
+            let current = within_limits(trial.store.confirm(&trial.namespace, &stamp)).await;
+            assert!(current, "nothing was invalidated");
+        }
+        for scope in scopes {
+            let fill = trial.fill_of(&sample, trial.capture(&sample.scopes()).await, late);
+            trial.invalidate(&[scope]).await;
+            let stamp = trial.admit(&fill).await;
+            assert_eq!(stamp, None, "{scope:?} was invalidated meanwhile");
+        }
+    }
+    assert_eq!(trial.body(&sample).await, None, "nothing was stored");
+}

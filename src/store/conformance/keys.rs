@@ -48,7 +48,7 @@ pub(super) async fn keys_that_share_much_are_kept_apart(trial: Trial) {
 }
 
 pub(super) async fn namespaces_are_kept_apart(trial: Trial) {
-    let other = Trial::new(Arc::clone(&trial.store));
+    let other = Trial::new(Arc::clone(&trial.store), trial.tier);
     let (sample, twin) = (trial.sample("/a"), other.sample("/a"));
     trial.fill(&sample.clone().body("one"), &[]).await;
     assert_eq!(

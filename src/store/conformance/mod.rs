@@ -36,9 +36,10 @@ use self::sample::Sample;
 use super::{Claim, Fill, Kept, Outcome, Store, Wanted};
 use crate::clock::Clock;
 use crate::entry::StoredResponse;
-use crate::epoch::{Captured, Scope};
+use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::Error;
 use crate::key::Namespace;
+use crate::rules::Tier;
 
 /// Checks that a store does what [`Store`] demands.
 ///
@@ -47,7 +48,12 @@ use crate::key::Namespace;
 /// When it does not, or a call fails or takes longer than ten seconds; the message says what was
 /// expected. Also outside of a Tokio runtime with time.
 pub async fn run(store: Arc<dyn Store>) {
-    let trial = || Trial::new(Arc::clone(&store));
+    run_in(store, None).await;
+}
+
+/// Checks that a store does so for responses that are confined to one of its tiers.
+pub(super) async fn run_in(store: Arc<dyn Store>, tier: Option<Tier>) {
+    let trial = || Trial::new(Arc::clone(&store), tier);
 
     keys::a_response_is_found_under_an_equal_key_only(trial()).await;
     keys::keys_that_share_much_are_kept_apart(trial()).await;
@@ -74,6 +80,7 @@ pub async fn run(store: Arc<dyn Store>) {
     epochs::what_a_renewal_returns_is_overtaken_by_nothing(trial()).await;
     epochs::a_late_tag_joins_if_it_was_not_invalidated_since(trial()).await;
     epochs::a_late_tag_invalidated_meanwhile_is_never_read(trial()).await;
+    epochs::what_is_admitted_stands_under_all_its_scopes(trial()).await;
 
     claims::a_claim_captures_as_well_as_a_capture(trial()).await;
     claims::a_released_claim_ends_the_wait_for_it(trial()).await;
@@ -95,17 +102,19 @@ pub async fn run(store: Arc<dyn Store>) {
 struct Trial {
     store: Arc<dyn Store>,
     namespace: Namespace,
+    tier: Option<Tier>,
     clock: Clock,
 }
 
 impl Trial {
-    fn new(store: Arc<dyn Store>) -> Self {
+    fn new(store: Arc<dyn Store>, tier: Option<Tier>) -> Self {
         let number = getrandom::u64().expect("the system has random numbers");
         Self {
             store,
             namespace: format!("conformance-{number:016x}")
                 .parse()
                 .expect("the name is within the grammar"),
+            tier,
             clock: Clock::system(),
         }
     }
@@ -139,6 +148,10 @@ impl Trial {
         within_limits(self.store.put(self.fill_of(sample, captured, late))).await
     }
 
+    async fn admit(&self, fill: &Fill) -> Option<Stamp> {
+        within_limits(self.store.admit(fill)).await
+    }
+
     /// Stores a sample under its own scopes and these tags, as nothing hinders.
     async fn fill(&self, sample: &Sample, tags: &[Scope]) {
         let scopes: Vec<_> = sample
@@ -162,6 +175,7 @@ impl Trial {
             captured,
             late: late.into(),
             retain: Duration::from_secs(60),
+            tier: self.tier,
             clock: self.clock.clone(),
         }
     }
@@ -171,6 +185,7 @@ impl Trial {
             namespace: &self.namespace,
             key: &sample.key,
             fields: &sample.request,
+            tier: self.tier,
             clock: &self.clock,
         }
     }

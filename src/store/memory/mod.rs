@@ -106,13 +106,9 @@ impl MemoryStore {
     }
 
     pub(super) fn keep(&self, fill: Fill) -> Kept {
-        let Some(moment) = Epoch::new(fill.captured.moment) else {
+        let Some(stamp) = stamp_of(fill.captured, &fill.late) else {
             return Kept::Invalidated;
         };
-        let mut stamp = fill.captured.stamp;
-        for tag in fill.late {
-            stamp.push(tag, moment);
-        }
         let Some(standing) = self.epochs.admit(&stamp) else {
             return Kept::Invalidated;
         };
@@ -212,6 +208,11 @@ impl Store for MemoryStore {
         ready(self.keep(fill))
     }
 
+    fn admit<'a>(&'a self, fill: &'a Fill) -> BoxFuture<'a, Result<Option<Stamp>, Error>> {
+        let stamp = stamp_of(fill.captured.clone(), &fill.late);
+        ready(stamp.filter(|stamp| self.epochs.are_current(stamp)))
+    }
+
     fn invalidate<'a>(
         &'a self,
         _namespace: &'a Namespace,
@@ -255,6 +256,17 @@ impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryStore").finish_non_exhaustive()
     }
+}
+
+/// Returns the stamp of a response that names further scopes itself: they are as they were when the
+/// others were captured.
+fn stamp_of(captured: Captured, late: &[Scope]) -> Option<Stamp> {
+    let moment = Epoch::new(captured.moment)?;
+    let mut stamp = captured.stamp;
+    for scope in late {
+        stamp.push(*scope, moment);
+    }
+    Some(stamp)
 }
 
 fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, Result<T, Error>> {
@@ -308,6 +320,7 @@ mod tests {
                 captured,
                 late: late.into(),
                 retain: self.retain,
+                tier: None,
                 clock: self.clock.clone(),
             }))
         }
@@ -325,6 +338,7 @@ mod tests {
                 namespace: &self.namespace,
                 key: &sample.key,
                 fields: &sample.request,
+                tier: None,
                 clock: &self.clock,
             };
             self.store.peek(&wanted).expect("a peek tells all").outcome

@@ -3,6 +3,7 @@
 //! A lock is a key that ends by itself, with a random token. Nothing depends on it but the number
 //! of calls of the handler, so it needs no script that compares the token before it is released: a
 //! lock that may have passed to another process by now is left alone, which costs a wait.
+//! Nor is it renewed: those who wait for a fetch that takes so long had better fetch themselves.
 //! Nor does it leave a trace: whoever looked before a response was stored, and claims after that,
 //! fetches it once more.
 
@@ -17,6 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use super::connection::{Replies, get};
+use super::control::Watch;
 use super::epochs::millis;
 use super::layout::{Name, Place};
 use super::shards::Lane;
@@ -24,18 +26,19 @@ use crate::epoch::{Captured, Scope};
 use crate::error::Error;
 use crate::store::{Claim, FillLock, FillWait, Settled, Wanted};
 
-/// A lock that is not renewed for so long ends.
-const LOCK_TTL: Duration = Duration::from_secs(10);
-/// How often the lock of a fetch that goes on is renewed.
-const RENEWAL: Duration = Duration::from_secs(3);
-/// A lock that was not renewed for so long may be another's already, for all this process knows.
-const SURELY_HELD: Duration = Duration::from_secs(8);
+/// For so long a lock keeps others from fetching, whether its process has died or only its fetch
+/// goes on. No request waits longer for another by default, wherever that is.
+const LOCK_TTL: Duration = Duration::from_secs(5);
+/// From then on a lock may be another's, for all this process knows.
+const SURELY_HELD: Duration = Duration::from_secs(4);
 /// Stands in the place of a lock after a fetch that was of no use to others.
 const UNCACHEABLE: &[u8] = b"U";
 const UNCACHEABLE_TTL: Duration = Duration::from_secs(5);
-/// How soon a wait looks whether the lock has ended; the pauses double.
-const FIRST_LOOK: Duration = Duration::from_millis(25);
+/// How soon a wait looks whether the lock has ended where the server does not tell; the pauses double.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// How soon it looks where the server would have told.
+const DOUBT: Duration = Duration::from_secs(1);
 
 impl Shared {
     /// Claims the fetch of what is wanted, and captures the epochs of `scopes` along the way unless
@@ -118,23 +121,33 @@ impl Shared {
 
     /// Waits until a lock with this token has ended, or cannot be seen any more.
     async fn wait(self: Arc<Self>, name: Name, token: Bytes) -> Settled {
-        let mut pause = FIRST_LOOK;
+        let mut pause = FIRST_PAUSE;
         loop {
-            sleep(pause).await;
-            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
-            match self.look(&name).await {
+            let (held, watch) = self.look(&name).await;
+            match held {
                 Ok(Some(held)) if held == token => {}
                 Ok(Some(held)) if held == UNCACHEABLE => return Settled::Uncacheable,
                 _ => return Settled::Released,
             }
+            if let Some(watch) = watch {
+                let _ = timeout(DOUBT, watch.told()).await;
+            } else {
+                sleep(pause).await;
+                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+            }
         }
     }
 
-    async fn look(&self, name: &Name) -> Result<Option<Bytes>, Error> {
+    /// Reads a lock, if possible where the server will tell of its end.
+    async fn look(&self, name: &Name) -> (Result<Option<Bytes>, Error>, Option<Watch>) {
+        if let Ok((held, watch)) = self.shards.watch(name, self.limits.read).await {
+            return (Ok(held), Some(watch));
+        }
         let mut commands = Pipeline::new();
         commands.add_command(get(name));
         let dispatch = self.shards.begin(Lane::Short, self.limits.read);
-        dispatch.send(&commands).await?.bytes()
+        let held = dispatch.send(&commands).await;
+        (held.and_then(|mut held| held.bytes()), None)
     }
 }
 
@@ -142,53 +155,21 @@ impl Shared {
 struct Held {
     shared: Arc<Shared>,
     name: Name,
-    /// Before it was last taken or renewed.
+    /// Before it was taken.
     since: Instant,
 }
 
 impl Held {
-    /// Renews the lock until it is settled, and ends it then. When it is lost, that is that.
-    async fn until(mut self, mut settled: oneshot::Receiver<Settled>) {
-        loop {
-            match timeout(RENEWAL, &mut settled).await {
-                Err(_elapsed) => {
-                    if !self.renew().await {
-                        return;
-                    }
-                }
-                Ok(how) => return self.settle(how.unwrap_or(Settled::Released)).await,
-            }
-        }
-    }
-
-    /// Makes the lock last; returns whether it is still held.
-    async fn renew(&mut self) -> bool {
-        let now = self.shared.clock.now();
-        if !self.is_held(now) {
-            return false;
-        }
-        let mut commands = Pipeline::new();
-        commands
-            .cmd("PEXPIRE")
-            .arg(&self.name)
-            .arg(millis(LOCK_TTL));
-        match self
-            .send(&commands)
-            .await
-            .and_then(|mut reply| reply.integer())
-        {
-            Ok(0) => false,
-            Ok(_) => {
-                self.since = now;
-                true
-            }
-            // Perhaps the next time.
-            Err(_) => true,
-        }
-    }
-
-    async fn settle(self, how: Settled) {
-        if !self.is_held(self.shared.clock.now()) {
+    /// Ends the lock when it is settled, if it is still held then.
+    async fn until(self, settled: oneshot::Receiver<Settled>) {
+        let how = settled.await.unwrap_or(Settled::Released);
+        let Shared {
+            clock,
+            shards,
+            limits,
+            ..
+        } = &*self.shared;
+        if clock.now().saturating_duration_since(self.since) >= SURELY_HELD {
             return;
         }
         let mut commands = Pipeline::new();
@@ -204,16 +185,7 @@ impl Held {
             }
         };
         // Without success it ends by itself.
-        let _ = self.send(&commands).await;
-    }
-
-    async fn send(&self, commands: &Pipeline) -> Result<Replies, Error> {
-        let Shared { shards, limits, .. } = &*self.shared;
         let dispatch = shards.begin(Lane::Short, limits.capture);
-        dispatch.send(commands).await
-    }
-
-    fn is_held(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) < SURELY_HELD
+        let _ = dispatch.send(&commands).await;
     }
 }

@@ -211,6 +211,15 @@ pub(super) fn slot_of(name: &[u8]) -> Option<u16> {
     }
 }
 
+/// Whether this is the name of a lock.
+pub(super) fn is_lock(name: &[u8]) -> bool {
+    let name = std::str::from_utf8(name).unwrap_or_default();
+    let parts = name
+        .strip_prefix("hc1:")
+        .and_then(|name| name.split_once(':'));
+    parts.is_some_and(|(_, rest)| rest.starts_with("l:{"))
+}
+
 /// Paths share 16,384 epochs, as many as a cluster has slots.
 fn bucket([high, low, ..]: Digest) -> u16 {
     fold(u16::from_be_bytes([high, low]))
@@ -323,6 +332,7 @@ mod tests {
             ),
         ] {
             assert_eq!(name.to_string(), format!("hc1:default:{golden}"));
+            assert_eq!(is_lock(&name.0), golden.starts_with('l'));
         }
     }
 

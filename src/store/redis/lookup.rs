@@ -135,7 +135,7 @@ impl<'a> Lookup<'a> {
     }
 
     /// Finds the wanted response, and the epochs of the scopes as they are from `moment` on.
-    pub(super) async fn run(mut self, moment: u64) -> Result<Found, Error> {
+    pub(super) async fn run(&mut self, moment: u64) -> Result<Found, Error> {
         let outcome = self.outcome().await?;
         let epochs = self
             .scopes
@@ -284,10 +284,12 @@ impl<'a> Lookup<'a> {
             .filter(|scope| !self.scopes.contains(scope))
             .collect();
         let unknown = self.unknown(tags.iter());
-        let mut names = Names::with_capacity(unknown.len());
-        epochs::list(&mut names, self.wanted.namespace, &unknown);
-        let mut values = self.dispatch.read(&names).await?;
-        self.known.read(&mut values, &unknown)?;
+        if !unknown.is_empty() {
+            let mut names = Names::with_capacity(unknown.len());
+            epochs::list(&mut names, self.wanted.namespace, &unknown);
+            let mut values = self.dispatch.read(&names).await?;
+            self.known.read(&mut values, &unknown)?;
+        }
         let traits = Traits { tags, is_long };
         if self.shared.hints.traits(&digest) != traits {
             self.shared.hints.note(&digest, traits);

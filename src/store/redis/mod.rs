@@ -77,9 +77,10 @@ use crate::key::{Namespace, PrimaryKey};
 /// ```
 ///
 /// and of these `+info` only for [`health`](Store::health) and to notice that the server was restored
-/// from a dump, `+hello +client|tracking` for memory over this store, `+select` for a database other
-/// than 0, `+wait` for [`wait_replicas`](RedisStoreBuilder::wait_replicas). A cluster takes
-/// `+cluster|slots +asking` as well.
+/// from a dump, `+hello +client|tracking` for memory over this store and to be told when another
+/// process has fetched what this one waits for, `+select` for a database other than 0, `+wait` for
+/// [`wait_replicas`](RedisStoreBuilder::wait_replicas). A cluster takes `+cluster|slots +asking` as
+/// well.
 ///
 /// # Examples
 ///
@@ -196,6 +197,10 @@ impl Store for RedisStore {
 
     fn put<'a>(&'a self, fill: Fill) -> BoxFuture<'a, Result<Kept, Error>> {
         Box::pin(self.0.put(fill))
+    }
+
+    fn admit<'a>(&'a self, fill: &'a Fill) -> BoxFuture<'a, Result<Option<Stamp>, Error>> {
+        Box::pin(self.0.stamp(fill))
     }
 
     fn invalidate<'a>(

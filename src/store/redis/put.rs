@@ -73,6 +73,15 @@ impl Shared {
         Ok(Kept::Stored)
     }
 
+    /// Returns the stamp that a response may be stored under, if it may.
+    pub(super) async fn stamp(&self, fill: &Fill) -> Result<Option<Stamp>, Error> {
+        let scopes = fill.captured.stamp.iter().map(|(scope, _)| scope);
+        let place = Place::of(&fill.namespace, &fill.response.key, scopes);
+        let dispatch = self.shards.begin(Lane::Short, self.limits.write);
+        let admitted = self.admit(&dispatch, fill, &place).await?;
+        Ok(admitted.map(|admitted| admitted.stamp))
+    }
+
     /// Makes sure that a response's epochs are current, and gets those of the tags that only the
     /// response names; `None` if one of its scopes may have been invalidated.
     async fn admit(

@@ -9,7 +9,10 @@
 //! A copy also stands under memory's own epochs. They end when something is invalidated here, even
 //! while the second store is away; what happens then is said in [`away`].
 //!
-//! Nothing is kept in memory longer than it is fresh. Another process may have renewed what is
+//! A rule may confine responses to one [`Tier`]. What memory alone keeps has the stamp that the second
+//! store would give it, so it is as current as the rest.
+//!
+//! What both keep is not in memory for longer than it is fresh. Another process may have renewed what is
 //! stale here, and the second store knows.
 //!
 //! [vouches]: Store::vouches_for
@@ -33,6 +36,7 @@ use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Epoch, Scope, Stamp};
 use crate::error::Error;
 use crate::key::Namespace;
+use crate::rules::Tier;
 
 /// Memory over a second store that other processes share.
 ///
@@ -42,7 +46,8 @@ use crate::key::Namespace;
 /// the second store states; for Redis see [`Mirroring`](super::Mirroring).
 ///
 /// What is stored goes to both, and what is found in the second store comes up into memory. What is
-/// too large for the second store is kept in memory alone, and the other way round.
+/// too large for the second store is kept in memory alone, and the other way round; and so is what a
+/// [rule](crate::Rule::tier) confines to one of them.
 ///
 /// Clones share what is stored.
 ///
@@ -99,7 +104,10 @@ impl TieredStore {
 
     async fn look_up(&self, wanted: Wanted<'_>, scopes: &[Scope]) -> Result<Found, Error> {
         let asked = wanted.clock.now();
-        let held = self.memory.read(&wanted, Arc::clone).ok();
+        let (held, mut outcome) = match self.memory.read(&wanted, Arc::clone) {
+            Ok(held) => (Some(held), Outcome::Absent),
+            Err(outcome) => (None, outcome),
+        };
         let mut held = held.filter(|held| asked < held.expires);
         if let Some(copy) = held.take_if(|held| !self.solitude.made(held.response.stamp())) {
             let stamp = copy.response.stamp();
@@ -109,17 +117,32 @@ impl TieredStore {
                     self.when_away.trust(&copy, asked);
                     return Ok(self.found(&copy));
                 }
-                Ok(false) => self.memory.discard(&copy.response),
+                Ok(false) => {
+                    self.memory.discard(&copy.response);
+                    outcome = Outcome::Invalidated;
+                }
                 Err(error) => return self.look_up_alone(Some(&copy), &wanted, scopes, error),
             }
         }
         let moment = self.memory.moment();
-        match self.second.lookup(wanted, scopes).await {
+        let found = match wanted.tier {
+            Some(Tier::Memory) => {
+                let captured = self.second.capture(wanted.namespace, scopes).await;
+                captured.map(|captured| Found {
+                    captured: Some(captured),
+                    ..self.missed(outcome)
+                })
+            }
+            _ => self.second.lookup(wanted, scopes).await,
+        };
+        match found {
             Ok(mut found) => {
                 self.answered();
                 if let Outcome::Response(response) = &found.outcome {
-                    let left = response.fresh_for(asked);
-                    self.hold(response, moment, asked, left, wanted.clock);
+                    if wanted.tier.is_none() {
+                        let left = response.fresh_for(asked);
+                        self.hold(response, moment, asked, left, wanted.clock);
+                    }
                     found.tier = Some(self.second.name());
                 }
                 Ok(found)
@@ -136,7 +159,7 @@ impl TieredStore {
         scopes: &[Scope],
         error: Error,
     ) -> Result<Found, Error> {
-        if self.when_away == WhenAway::Bypass {
+        if self.when_away == WhenAway::Bypass || wanted.tier == Some(Tier::Shared) {
             return Err(error);
         }
         let now = wanted.clock.now();
@@ -168,15 +191,21 @@ impl TieredStore {
 
     async fn store(&self, mut fill: Fill) -> Result<Kept, Error> {
         if self.solitude.made(&fill.captured.stamp) {
+            if fill.tier == Some(Tier::Shared) {
+                return Ok(Kept::Invalidated);
+            }
             let left = self.when_away.left_of(&fill);
             fill.retain = fill.retain.min(left);
             return Ok(self.memory.keep(fill));
+        }
+        if fill.tier == Some(Tier::Memory) {
+            return self.store_here(fill).await;
         }
         let (began, clock, retain) = (fill.clock.now(), fill.clock.clone(), fill.retain);
         let moment = self.memory.moment();
         let copy = Arc::new(fill.response.clone().stamped(fill.captured.stamp.clone()));
         // The epochs of the others only the second store learns.
-        let stamped = fill.late.is_empty();
+        let comes_up = fill.tier.is_none() && fill.late.is_empty();
 
         let kept = self.second.put(fill).await?;
         self.answered();
@@ -186,14 +215,30 @@ impl TieredStore {
             Kept::TooLarge => retain,
             Kept::Invalidated => return Ok(kept),
         };
-        if stamped && self.hold(&copy, moment, began, limit, &clock) {
+        if comes_up && self.hold(&copy, moment, began, limit, &clock) == Kept::Stored {
             return Ok(Kept::Stored);
         }
         self.memory.supersede(&copy);
         Ok(kept)
     }
 
-    /// Takes a response of the second store into memory for so long; says whether it is there.
+    /// Stores a response in memory alone.
+    async fn store_here(&self, fill: Fill) -> Result<Kept, Error> {
+        let (began, moment) = (fill.clock.now(), self.memory.moment());
+        let stamp = self.second.admit(&fill).await?;
+        self.answered();
+        let Some(stamp) = stamp else {
+            return Ok(Kept::Invalidated);
+        };
+        let response = Arc::new(fill.response.stamped(stamp));
+        let kept = self.hold(&response, moment, began, fill.retain, &fill.clock);
+        if kept == Kept::TooLarge {
+            self.memory.supersede(&response);
+        }
+        Ok(kept)
+    }
+
+    /// Takes a response with the stamp of the second store into memory for so long.
     fn hold(
         &self,
         response: &Arc<StoredResponse>,
@@ -201,14 +246,14 @@ impl TieredStore {
         current: Instant,
         limit: Duration,
         clock: &Clock,
-    ) -> bool {
+    ) -> Kept {
         if limit.is_zero() || response.body.len() > self.memory_max_body {
-            return false;
+            return Kept::TooLarge;
         }
         let expires = current + limit.min(LONGEST);
         let trusted = self.when_away.trusted_until(current);
         let response = Arc::clone(response);
-        self.memory.hold(response, moment, expires, trusted, clock) == Kept::Stored
+        self.memory.hold(response, moment, expires, trusted, clock)
     }
 
     /// Invalidates here before and after `below` has been done in the second store: what comes up
@@ -229,6 +274,17 @@ impl TieredStore {
             outcome: Outcome::Response(Arc::clone(&held.response)),
             captured: None,
             tier: Some(self.memory.name()),
+        }
+    }
+
+    /// Returns what is to be known of a response that is not in memory and not to be found elsewhere.
+    fn missed(&self, mut outcome: Outcome) -> Found {
+        if let Outcome::OtherVariants(others) = &mut outcome {
+            others.retain(|other| self.second.vouches_for(other.stamp()));
+        }
+        Found {
+            outcome,
+            ..Found::default()
         }
     }
 
@@ -258,7 +314,10 @@ impl Store for TieredStore {
                 self.found(held)
             })
         };
-        self.memory.read(wanted, vouched).ok().flatten()
+        match self.memory.read(wanted, vouched) {
+            Ok(found) => found,
+            Err(outcome) => (wanted.tier == Some(Tier::Memory)).then(|| self.missed(outcome)),
+        }
     }
 
     fn lookup<'a>(
@@ -286,7 +345,9 @@ impl Store for TieredStore {
         Box::pin(async move {
             // What this process captured for itself alone is nothing to others.
             let own = captured.as_ref();
-            if own.is_none_or(|captured| !self.solitude.made(&captured.stamp))
+            // Nor is what it will keep for itself alone.
+            if wanted.tier != Some(Tier::Memory)
+                && own.is_none_or(|captured| !self.solitude.made(&captured.stamp))
                 && let Ok(claimed) = self.second.claim(wanted, scopes, captured.clone()).await
             {
                 self.answered();
@@ -302,6 +363,10 @@ impl Store for TieredStore {
 
     fn put<'a>(&'a self, fill: Fill) -> BoxFuture<'a, Result<Kept, Error>> {
         Box::pin(self.store(fill))
+    }
+
+    fn admit<'a>(&'a self, fill: &'a Fill) -> BoxFuture<'a, Result<Option<Stamp>, Error>> {
+        self.second.admit(fill)
     }
 
     fn invalidate<'a>(

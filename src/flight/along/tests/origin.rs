@@ -1,9 +1,11 @@
 //! A source that is fed by hand, and a tap that notes what it is told.
 
 use std::collections::VecDeque;
+use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -20,6 +22,9 @@ pub(super) enum Morsel {
     Panic,
     End,
 }
+
+/// What a source panics with.
+pub(super) struct Panic;
 
 /// Feeds a source.
 #[derive(Clone, Default)]
@@ -86,12 +91,22 @@ impl Feed {
         self.0.lock().dropped
     }
 
-    /// Lets the source be read along.
+    /// Lets the source be read along; nobody waits for those behind.
     pub(super) fn along(&self, keep: u64, notes: &Notes) -> (Arc<Along>, Reader) {
+        self.along_waiting(keep, Duration::ZERO, notes)
+    }
+
+    /// Lets the source be read along by readers that wait so long for each other.
+    pub(super) fn along_waiting(
+        &self,
+        keep: u64,
+        wait: Duration,
+        notes: &Notes,
+    ) -> (Arc<Along>, Reader) {
         let tap = Box::new(Noting(Some(notes.clone())));
         let last = Arc::clone(&notes.last);
         let abandoned: Abandoned = Box::new(move |reader| *last.lock() = Some(reader));
-        Along::new(Box::pin(Fountain(self.clone())), keep, tap, abandoned)
+        Along::new(Box::pin(Fountain(self.clone())), keep, wait, tap, abandoned)
     }
 }
 
@@ -151,7 +166,8 @@ impl Body for Fountain {
             Morsel::Data(data) => Some(Ok(Frame::data(data))),
             Morsel::Trailers(trailers) => Some(Ok(Frame::trailers(trailers))),
             Morsel::Failure(text) => Some(Err(text.into())),
-            Morsel::Panic => panic!("the source"),
+            // Without the hook, which would report each.
+            Morsel::Panic => resume_unwind(Box::new(Panic)),
             Morsel::End => None,
         })
     }

@@ -1,14 +1,17 @@
 //! Readers polled by hand.
 
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame};
+use tokio::time::{Instant, sleep};
 
 use super::origin::{Feed, Morsel, Notes, Told};
 use crate::flight::along::{BoxError, Reader};
@@ -48,6 +51,11 @@ fn data(reader: &mut Reader) -> Bytes {
         Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap(),
         other => panic!("{other:?}"),
     }
+}
+
+async fn next(reader: &mut Reader) -> Bytes {
+    let frame = poll_fn(|cx| Pin::new(&mut *reader).poll_frame(cx)).await;
+    frame.unwrap().unwrap().into_data().unwrap()
 }
 
 #[track_caller]
@@ -289,6 +297,128 @@ fn a_reader_that_stays_behind_is_cut_off() {
     assert!(matches!(poll(&mut second), Poll::Ready(None)));
     drop(first);
     assert!(feed.is_dropped());
+}
+
+/// A fast and a slow reader of a body over its cap that wait a second for each other; the fast one
+/// has come to where the source is held back.
+fn held_back(feed: &Feed, notes: &Notes) -> [Reader; 2] {
+    let (along, mut fast) = feed.along_waiting(10, Duration::from_secs(1), notes);
+    let slow = along.reader().unwrap();
+    run_ahead(feed, &mut fast);
+    assert_eq!(notes.told(), [Told::TooLong]);
+    [fast, slow]
+}
+
+/// Lets a reader come ahead of the others by more than the cap; what comes next is "six ".
+fn run_ahead(feed: &Feed, fast: &mut Reader) {
+    // Each is shorter than the one before, so that they are not joined.
+    for word in ["three ", "four ", "six "] {
+        feed.data(word);
+    }
+    assert_eq!(data(fast), "three ");
+    assert_eq!(data(fast), "four ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_the_cap_the_source_is_held_back_until_the_slowest_has_read_on() {
+    let (feed, notes) = (Feed::default(), Notes::default());
+    let [mut fast, mut slow] = held_back(&feed, &notes);
+    let (bell, waker) = bell();
+    for _ in 0..3 {
+        assert!(poll_with(&mut fast, &waker).is_pending());
+    }
+    assert_eq!((feed.polls(), bell.rings()), (2, 0));
+    assert_eq!(data(&mut slow), "three ");
+    assert_eq!(bell.rings(), 1, "it is woken once there is room");
+    assert_eq!(data(&mut fast), "six ");
+    assert_eq!(data(&mut slow), "four ");
+    assert_eq!(data(&mut slow), "six ");
+    feed.give(Morsel::End);
+    assert_end(&mut slow);
+    assert_end(&mut fast);
+}
+
+#[tokio::test(start_paused = true)]
+async fn over_the_cap_the_source_is_held_back_until_the_slowest_has_gone() {
+    let (feed, notes) = (Feed::default(), Notes::default());
+    let [mut fast, slow] = held_back(&feed, &notes);
+    let (bell, waker) = bell();
+    assert!(poll_with(&mut fast, &waker).is_pending());
+    drop(slow);
+    assert_eq!(bell.rings(), 1);
+    assert_eq!(data(&mut fast), "six ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_are_held_back_one_may_go() {
+    let (feed, notes) = (Feed::default(), Notes::default());
+    let (along, mut going) = feed.along_waiting(10, Duration::from_secs(1), &notes);
+    let (mut staying, mut slow) = (along.reader().unwrap(), along.reader().unwrap());
+    run_ahead(&feed, &mut going);
+    assert_eq!(data(&mut staying), "three ");
+    assert_eq!(data(&mut staying), "four ");
+    let (bell, waker) = bell();
+    assert!(poll_with(&mut staying, &waker).is_pending());
+    assert!(poll(&mut going).is_pending());
+    drop(going);
+    assert!(poll_with(&mut staying, &waker).is_pending());
+    let rings = bell.rings();
+    assert_eq!(data(&mut slow), "three ");
+    assert_eq!(bell.rings(), rings + 1);
+    assert_eq!(data(&mut staying), "six ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_waited_for_too_long_is_cut_off_and_the_others_go_on() {
+    let (feed, notes) = (Feed::default(), Notes::default());
+    let [mut fast, mut slow] = held_back(&feed, &notes);
+    let began = Instant::now();
+    assert_eq!(next(&mut fast).await, "six ");
+    assert_eq!(began.elapsed().as_secs(), 1);
+    assert_eq!(error(&mut slow), "read too slowly to be held a place");
+    feed.give(Morsel::End);
+    assert_end(&mut fast);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_waiting_together_lasts_no_longer_than_the_limit() {
+    let (feed, notes) = (Feed::default(), Notes::default());
+    let [mut fast, mut slow] = held_back(&feed, &notes);
+    for _ in 0..2 {
+        assert!(poll(&mut fast).is_pending());
+        sleep(Duration::from_millis(400)).await;
+        assert_eq!(data(&mut slow), "three ");
+        assert_eq!(data(&mut slow), "four ");
+        // Nobody waits now, however long it takes.
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(data(&mut fast), "six ");
+        assert_eq!(data(&mut slow), "six ");
+        run_ahead(&feed, &mut fast);
+    }
+    let began = Instant::now();
+    assert_eq!(next(&mut fast).await, "six ");
+    assert_eq!(began.elapsed().as_millis() / 10, 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_body_fits_the_cap_nobody_is_waited_for() {
+    let (feed, notes) = (Feed::default(), Notes::default());
+    let (along, mut fast) = feed.along_waiting(6, Duration::from_secs(1), &notes);
+    let _slow = along.reader().unwrap();
+    feed.data("one ");
+    feed.data("2 ");
+    feed.give(Morsel::End);
+    assert_eq!(data(&mut fast), "one ");
+    assert_eq!(data(&mut fast), "2 ");
+    assert_end(&mut fast);
+}
+
+#[test]
+fn where_no_timer_would_end_the_wait_nobody_waits() {
+    let (feed, notes) = (Feed::default(), Notes::default());
+    let [mut fast, mut slow] = held_back(&feed, &notes);
+    assert_eq!(data(&mut fast), "six ");
+    assert_eq!(error(&mut slow), "read too slowly to be held a place");
 }
 
 #[test]

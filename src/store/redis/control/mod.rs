@@ -2,17 +2,20 @@
 //!
 //! [`Control`] reads epochs on a connection of its own, on which the server tells when one of them
 //! changes ([`tracker`]), and keeps what it read in the [`mirror`]. Only epochs that somebody here
-//! holds for current are told of; what others cache costs this process nothing.
+//! holds for current are told of; what others cache costs this process nothing. In the same way it is
+//! told when a lock has ended that somebody here waits for ([`watches`]).
 //!
 //! Each command on this connection begins by switching tracking on, which costs nothing where it is
 //! on already. So there is no state to be set up again after a reconnect, and none to be forgotten.
 
 mod mirror;
 mod tracker;
+mod watches;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use redis::{Cmd, Pipeline};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -22,8 +25,10 @@ use self::mirror::Load;
 pub(super) use self::mirror::Mirror;
 pub use self::tracker::Mirroring;
 pub(super) use self::tracker::{Listener, Tracker};
+pub(super) use self::watches::Watch;
 use super::connection::{Connection, Replies, Server, get};
 use super::epochs::Known;
+use super::layout::Name;
 use super::{incarnation, layout};
 use crate::epoch::Scope;
 use crate::error::{Error, ErrorKind};
@@ -96,6 +101,29 @@ impl Control {
         Ok(known)
     }
 
+    /// Reads a lock, and returns with it what ends when something becomes of it.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be asked, or not within `limit`, or does not tell.
+    pub(super) async fn watch(
+        &self,
+        name: &Name,
+        limit: Duration,
+    ) -> Result<(Option<Bytes>, Watch), Error> {
+        if !self.mirror().begin().tracks {
+            return Err(Error::new(ErrorKind::Unavailable, "redis does not tell"));
+        }
+        let watch = Watch::begin(&self.tracker, name);
+        let mut exchange = self.connection.begin(limit)?;
+        let mut commands = Pipeline::with_capacity(2);
+        track(&mut commands);
+        commands.add_command(get(name));
+        let mut replies = exchange.send(&commands).await?;
+        tracked(&mut replies, &self.tracker)?;
+        Ok((replies.bytes()?, watch))
+    }
+
     pub(super) async fn close(&self) {
         self.heart.abort();
         self.connection.close().await;
@@ -131,14 +159,14 @@ struct Preface {
     /// The server is told to tell of changes.
     tracks: bool,
     /// It shows that it is the one to ask. In a cluster another may have taken its place, and one
-    /// that is cut off from the others refuses to write at last, but not to read.
+    /// that is cut off from the others refuses to write at last, but not always to read.
     beats: bool,
 }
 
 impl Preface {
     fn write(commands: &mut Pipeline, load: Load, connection: &Connection) -> Self {
         if load.tracks {
-            commands.cmd("CLIENT").arg("TRACKING").arg("ON");
+            track(commands);
         }
         let pulse = connection.pulse();
         if let Some(pulse) = &pulse {
@@ -150,18 +178,29 @@ impl Preface {
         }
     }
 
-    /// Takes the replies. That the server will not tell is no error here, but leaves nothing to be
-    /// believed of what was asked behind it.
     fn read(self, replies: &mut Replies, tracker: &Tracker) -> Result<(), Error> {
         if self.tracks {
-            match replies.done() {
-                Err(refusal) if refusal.kind() == ErrorKind::Refused => tracker.refused(&refusal),
-                done => done?,
-            }
+            tracked(replies, tracker)?;
         }
         match self.beats {
             true => replies.mine(),
             false => Ok(()),
         }
+    }
+}
+
+fn track(commands: &mut Pipeline) {
+    commands.cmd("CLIENT").arg("TRACKING").arg("ON");
+}
+
+/// Takes the reply to [`track`]. A refusal, which is no error here, leaves nothing to be believed
+/// of what was asked behind it.
+fn tracked(replies: &mut Replies, tracker: &Tracker) -> Result<(), Error> {
+    match replies.done() {
+        Err(refusal) if refusal.kind() == ErrorKind::Refused => {
+            tracker.refused(&refusal);
+            Ok(())
+        }
+        done => done,
     }
 }

@@ -9,6 +9,7 @@ use redis::aio::{AsyncPushSender, SendError};
 use redis::{PushInfo, PushKind, Value};
 
 use super::mirror::{LEASE, Mirror};
+use super::watches::Watches;
 use crate::clock::Clock;
 use crate::store::redis::layout;
 
@@ -50,6 +51,7 @@ impl Mirroring {
 #[derive(Debug)]
 pub(crate) struct Tracker {
     pub(super) mirror: Mirror,
+    pub(super) watches: Watches,
     mode: Mirroring,
     /// Whether it has been said that it does not.
     warned: AtomicBool,
@@ -61,6 +63,7 @@ impl Tracker {
     pub(super) fn new(mode: Mirroring, clock: Clock) -> Self {
         Self {
             mirror: Mirror::new(clock),
+            watches: Watches::default(),
             mode,
             warned: AtomicBool::new(false),
         }
@@ -84,10 +87,28 @@ impl Tracker {
     /// Goes on without being told.
     pub(crate) fn refused(&self, reason: &dyn fmt::Display) {
         self.mirror.poll(Self::FALLBACK);
+        self.watches.end_all();
         if !self.warned.swap(true, Ordering::Relaxed) {
             let poll = Self::FALLBACK;
             tracing::warn!(%reason, ?poll, "redis does not tell of invalidations, so it is polled");
         }
+    }
+
+    /// Notes that a key has changed.
+    fn told_of(&self, name: &Value) {
+        match name {
+            Value::BulkString(name) if layout::is_lock(name) => self.watches.end(name),
+            Value::BulkString(name) => match layout::slot_of(name) {
+                Some(slot) => self.mirror.forget(slot),
+                None => self.told_of_everything(),
+            },
+            _ => self.told_of_everything(),
+        }
+    }
+
+    fn told_of_everything(&self) {
+        self.mirror.clear();
+        self.watches.end_all();
     }
 }
 
@@ -99,21 +120,13 @@ pub(crate) struct Listener(Arc<Tracker>);
 
 impl AsyncPushSender for Listener {
     fn send(&self, push: PushInfo) -> Result<(), SendError> {
-        let mirror = &self.0.mirror;
         if push.kind != PushKind::Invalidate {
             return Ok(());
         }
         match push.data.as_slice() {
-            [Value::Array(names)] => {
-                for name in names {
-                    match slot(name) {
-                        Some(slot) => mirror.forget(slot),
-                        None => mirror.clear(),
-                    }
-                }
-            }
+            [Value::Array(names)] => names.iter().for_each(|name| self.0.told_of(name)),
             // Everything is gone, by FLUSHALL or a full resynchronisation.
-            _ => mirror.clear(),
+            _ => self.0.told_of_everything(),
         }
         Ok(())
     }
@@ -121,14 +134,7 @@ impl AsyncPushSender for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.0.mirror.clear();
-    }
-}
-
-fn slot(name: &Value) -> Option<u16> {
-    match name {
-        Value::BulkString(name) => layout::slot_of(name),
-        _ => None,
+        self.0.told_of_everything();
     }
 }
 

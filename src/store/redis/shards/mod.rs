@@ -29,13 +29,15 @@ use self::map::Map;
 use self::shard::Shard;
 pub(crate) use self::shard::{Lane, Plan};
 use super::connection::{Bulletin, Target};
+use super::control::Watch;
 use super::epochs::Known;
-use super::layout;
+use super::layout::{self, Name};
 use crate::clock::Clock;
 use crate::epoch::{Scope, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
 use crate::store::StoreHealth;
+use bytes::Bytes;
 use futures_util::future::join_all;
 
 /// The servers of a store, and which of them has what.
@@ -121,6 +123,25 @@ impl Shards {
         Ok(known)
     }
 
+    /// Reads a lock, and returns with it what ends when something becomes of it.
+    ///
+    /// # Errors
+    ///
+    /// When its server cannot be asked, or not within `limit`, or does not tell.
+    pub(crate) async fn watch(
+        &self,
+        name: &Name,
+        limit: Duration,
+    ) -> Result<(Option<Bytes>, Watch), Error> {
+        let map = self.map();
+        let slot = slot::of(name.as_bytes());
+        let owner = map.sole().or_else(|| map.owner(slot));
+        owner
+            .ok_or_else(|| map::unowned(slot))?
+            .watch(name, limit)
+            .await
+    }
+
     /// Whether every epoch of a stamp is known to be current, without asking.
     pub(crate) fn vouch_for(&self, stamp: &Stamp) -> bool {
         self.with_map(|map| map.vouches_for(stamp))
@@ -131,7 +152,7 @@ impl Shards {
     pub(crate) fn forget(&self, scopes: &[Scope]) {
         self.with_map(|map| {
             for scope in scopes {
-                if let Some(mirror) = map.owner_of(*scope).and_then(|shard| shard.mirror()) {
+                if let Some(mirror) = map.owner_of(*scope).ok().and_then(Shard::mirror) {
                     mirror.forget(layout::slot(*scope));
                 }
             }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use redis::Pipeline;
 
 use crate::clock::Clock;
@@ -14,7 +15,7 @@ use crate::store::StoreHealth;
 use crate::store::redis::connection::{
     Address, Breaker, BreakerPolicy, Bulletin, Endpoint, Exchange, Lanes, Replies, Server,
 };
-use crate::store::redis::control::{Control, Mirror, Mirroring};
+use crate::store::redis::control::{Control, Mirror, Mirroring, Watch};
 use crate::store::redis::epochs::Known;
 use crate::store::redis::layout::Name;
 use crate::store::redis::replicas::{Quorum, Replicas};
@@ -45,7 +46,7 @@ pub(crate) enum Lane {
 pub(crate) struct Shard {
     server: Arc<Server>,
     data: Lanes,
-    /// Opened when it is first needed, which a store that is asked for responses alone never does.
+    /// Opened when it is first needed: by memory over this store, or by a wait for another process.
     control: OnceLock<Option<Control>>,
     mirroring: Mirroring,
     replicas: Option<Replicas>,
@@ -167,14 +168,30 @@ impl Shard {
         scopes: &[Scope],
         limit: Duration,
     ) -> Result<Known, Error> {
+        self.control()?.load(namespace, scopes, limit).await
+    }
+
+    /// Reads a lock on the control connection, and returns with it what ends when something becomes
+    /// of it.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be asked, or not within `limit`, or does not tell.
+    pub(super) async fn watch(
+        &self,
+        name: &Name,
+        limit: Duration,
+    ) -> Result<(Option<Bytes>, Watch), Error> {
+        self.control()?.watch(name, limit).await
+    }
+
+    fn control(&self) -> Result<&Control, Error> {
         let open = || match self.mirroring {
             Mirroring::Off => None,
             mode => Control::open(Arc::clone(&self.server), mode).ok(),
         };
-        match self.control.get_or_init(open) {
-            Some(control) => control.load(namespace, scopes, limit).await,
-            None => Err(Error::new(ErrorKind::Unavailable, "nothing is mirrored")),
-        }
+        let control = self.control.get_or_init(open).as_ref();
+        control.ok_or_else(|| Error::new(ErrorKind::Unavailable, "redis is not to tell"))
     }
 
     /// Returns what is known of the server's epochs without asking, once something was loaded.

@@ -79,6 +79,7 @@ impl Desk {
             captured,
             late: late.into(),
             retain: Duration::from_secs(60),
+            tier: None,
             clock: self.clock.clone(),
         };
         self.store.put(fill).await
@@ -103,6 +104,7 @@ impl Desk {
             namespace: &self.namespace,
             key: &sample.key,
             fields: &sample.request,
+            tier: None,
             clock: &self.clock,
         }
     }

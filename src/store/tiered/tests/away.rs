@@ -55,6 +55,7 @@ async fn what_took_long_to_arrive_is_kept_for_less() {
         captured,
         late: Default::default(),
         retain: 600 * SECOND,
+        tier: desk.tier,
         clock,
     };
     desk.store.put(fill).await.unwrap();

@@ -1,6 +1,7 @@
 //! Memory over a store that may be away, and over Redis.
 
 mod away;
+mod confined;
 mod second;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use crate::store::conformance::{self, sample::Sample};
 struct Desk {
     store: TieredStore,
     namespace: Namespace,
+    tier: Option<Tier>,
     time: ManualClock,
 }
 
@@ -27,6 +29,7 @@ impl Desk {
         Self {
             store,
             namespace: Namespace::default(),
+            tier: None,
             time: ManualClock::new(),
         }
     }
@@ -47,6 +50,7 @@ impl Desk {
             captured,
             late: late.into(),
             retain: Duration::from_secs(600),
+            tier: self.tier,
             clock: self.time.clock(),
         };
         self.store.put(fill).await.unwrap()
@@ -62,7 +66,7 @@ impl Desk {
 
     async fn look_up(&self, sample: &Sample) -> Result<Found, Error> {
         let clock = self.time.clock();
-        let wanted = wanted(&self.namespace, sample, &clock);
+        let wanted = self.wanted(sample, &clock);
         self.store.lookup(wanted, &sample.scopes()).await
     }
 
@@ -73,18 +77,21 @@ impl Desk {
     /// Returns the body if memory knows without asking.
     fn peek(&self, sample: &Sample) -> Option<Bytes> {
         let clock = self.time.clock();
-        body_of(self.store.peek(&wanted(&self.namespace, sample, &clock))?)
+        body_of(self.store.peek(&self.wanted(sample, &clock))?)
+    }
+
+    fn wanted<'a>(&'a self, sample: &'a Sample, clock: &'a Clock) -> Wanted<'a> {
+        Wanted {
+            namespace: &self.namespace,
+            key: &sample.key,
+            fields: &sample.request,
+            tier: self.tier,
+            clock,
+        }
     }
 }
 
-fn wanted<'a>(namespace: &'a Namespace, sample: &'a Sample, clock: &'a Clock) -> Wanted<'a> {
-    Wanted {
-        namespace,
-        key: &sample.key,
-        fields: &sample.request,
-        clock,
-    }
-}
+const TIERS: [Option<Tier>; 3] = [None, Some(Tier::Memory), Some(Tier::Shared)];
 
 fn body_of(found: Found) -> Option<Bytes> {
     match found.outcome {
@@ -95,11 +102,15 @@ fn body_of(found: Found) -> Option<Bytes> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_conforms_over_another_in_memory() {
-    let second = Second::new();
+    let second = Second::of(64 << 20);
     let tiered = Desk::over(&second).store;
-    conformance::run(Arc::new(tiered.clone())).await;
+    for tier in TIERS {
+        conformance::run_in(Arc::new(tiered.clone()), tier).await;
+    }
     second.mute();
-    conformance::run(Arc::new(tiered)).await;
+    for tier in TIERS {
+        conformance::run_in(Arc::new(tiered.clone()), tier).await;
+    }
 }
 
 #[cfg(feature = "redis")]
@@ -115,7 +126,9 @@ async fn the_store_conforms_over_redis() {
         .capture_timeout(patience);
     let second = builder.connect().await.unwrap();
     let tiered = TieredStore::new(MemoryStore::new(64 << 20), second);
-    conformance::run(Arc::new(tiered)).await;
+    for tier in TIERS {
+        conformance::run_in(Arc::new(tiered.clone()), tier).await;
+    }
 }
 
 #[tokio::test]

@@ -27,8 +27,13 @@ struct Inner {
 
 impl Second {
     pub(super) fn new() -> Self {
+        Self::of(1 << 20)
+    }
+
+    /// Returns one that holds so many bytes.
+    pub(super) fn of(capacity: u64) -> Self {
         Self(Arc::new(Inner {
-            store: MemoryStore::new(1 << 20),
+            store: MemoryStore::new(capacity),
             answers: AtomicUsize::new(usize::MAX),
             mute: AtomicBool::new(false),
             lookups: AtomicUsize::new(0),
@@ -112,6 +117,10 @@ impl Store for Second {
 
     fn put<'a>(&'a self, fill: Fill) -> BoxFuture<'a, Result<Kept, Error>> {
         Box::pin(async move { self.there()?.put(fill).await })
+    }
+
+    fn admit<'a>(&'a self, fill: &'a Fill) -> BoxFuture<'a, Result<Option<Stamp>, Error>> {
+        Box::pin(async move { self.there()?.admit(fill).await })
     }
 
     fn invalidate<'a>(
