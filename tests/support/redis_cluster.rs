@@ -72,6 +72,21 @@ impl RedisCluster {
         });
     }
 
+    /// Waits until a primary's replica has heard of all that there is.
+    pub(crate) fn until_in_step(&self, primary: usize) {
+        let server = self.server(primary);
+        loop {
+            let info = server.command(&["INFO", "replication"]);
+            let offset = info.split_once("master_repl_offset:");
+            let offset = offset.and_then(|(_, rest)| rest.lines().next());
+            let offset = offset.expect("a primary counts what it tells");
+            if info.contains(&format!("offset={offset},")) {
+                return;
+            }
+            sleep(Duration::from_millis(20));
+        }
+    }
+
     fn until(&self, what: &str, mut condition: impl FnMut(&RedisServer) -> bool) {
         let end = Instant::now() + Duration::from_secs(30);
         while !self.servers.iter().all(&mut condition) {

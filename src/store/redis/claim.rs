@@ -145,11 +145,9 @@ impl Shared {
         }
         let mut commands = Pipeline::new();
         commands.add_command(get(name));
-        let asked = async {
-            let dispatch = self.shards.begin(Lane::Short, self.limits.read);
-            dispatch.send(&commands).await?.bytes()
-        };
-        (asked.await, None)
+        let dispatch = self.shards.begin(Lane::Short, self.limits.read);
+        let held = dispatch.send(&commands).await;
+        (held.and_then(|mut held| held.bytes()), None)
     }
 }
 
@@ -187,9 +185,7 @@ impl Held {
             }
         };
         // Without success it ends by itself.
-        let _ = shards
-            .begin(Lane::Short, limits.capture)
-            .send(&commands)
-            .await;
+        let dispatch = shards.begin(Lane::Short, limits.capture);
+        let _ = dispatch.send(&commands).await;
     }
 }

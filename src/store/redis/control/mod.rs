@@ -160,14 +160,14 @@ struct Preface {
     /// The server is told to tell of changes.
     tracks: bool,
     /// It shows that it is the one to ask. In a cluster another may have taken its place, and one
-    /// that is cut off from the others refuses to write at last, but not to read.
+    /// that is cut off from the others refuses to write at last, but not always to read.
     beats: bool,
 }
 
 impl Preface {
     fn write(commands: &mut Pipeline, load: Load, connection: &Connection) -> Self {
         if load.tracks {
-            commands.cmd("CLIENT").arg("TRACKING").arg("ON");
+            track(commands);
         }
         let pulse = connection.pulse();
         if let Some(pulse) = &pulse {
@@ -179,18 +179,29 @@ impl Preface {
         }
     }
 
-    /// Takes the replies. That the server will not tell is no error here, but leaves nothing to be
-    /// believed of what was asked behind it.
     fn read(self, replies: &mut Replies, tracker: &Tracker) -> Result<(), Error> {
         if self.tracks {
-            match replies.done() {
-                Err(refusal) if refusal.kind() == ErrorKind::Refused => tracker.refused(&refusal),
-                done => done?,
-            }
+            tracked(replies, tracker)?;
         }
         match self.beats {
             true => replies.mine(),
             false => Ok(()),
         }
+    }
+}
+
+fn track(commands: &mut Pipeline) {
+    commands.cmd("CLIENT").arg("TRACKING").arg("ON");
+}
+
+/// Takes the reply to [`track`]. A refusal, which is no error here, leaves nothing to be believed
+/// of what was asked behind it.
+fn tracked(replies: &mut Replies, tracker: &Tracker) -> Result<(), Error> {
+    match replies.done() {
+        Err(refusal) if refusal.kind() == ErrorKind::Refused => {
+            tracker.refused(&refusal);
+            Ok(())
+        }
+        done => done,
     }
 }

@@ -46,7 +46,7 @@ impl<'a> Dispatch<'a> {
 
     /// Returns the epoch of a scope, if it is known without asking.
     pub(crate) fn mirrored(&self, namespace: &Namespace, scope: Scope) -> Option<Epoch> {
-        let mirror = self.map.owner_of(scope)?.mirror()?;
+        let mirror = self.map.owner_of(scope).ok()?.mirror()?;
         mirror.epoch(namespace, scope)
     }
 

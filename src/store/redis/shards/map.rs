@@ -116,23 +116,27 @@ impl Map {
     }
 
     /// Returns the server that has the epoch of a scope.
-    pub(super) fn owner_of(&self, scope: Scope) -> Option<&Shard> {
-        self.sole()
-            .or_else(|| self.owner(slot::of_tag(layout::hash_tag(scope).as_bytes())))
+    ///
+    /// # Errors
+    ///
+    /// When none is known.
+    pub(super) fn owner_of(&self, scope: Scope) -> Result<&Shard, Error> {
+        if let Some(shard) = self.sole() {
+            return Ok(shard);
+        }
+        let slot = slot::of_tag(layout::hash_tag(scope).as_bytes());
+        self.owner(slot).ok_or_else(|| unowned(slot))
     }
 
     /// Returns scopes by the servers that have their epochs.
     ///
     /// # Errors
     ///
-    /// When no server is known to have one of them.
+    /// When none is known that has one of them.
     pub(super) fn by_owner<'a>(&'a self, scopes: &[Scope]) -> Result<Owners<'a>, Error> {
         let mut owners = Owners::new();
         for scope in scopes {
-            let owner = self.owner_of(*scope).ok_or_else(|| {
-                let message = "no server of the cluster is known to have an epoch";
-                Error::new(ErrorKind::Unavailable, message)
-            })?;
+            let owner = self.owner_of(*scope)?;
             match owners.iter_mut().find(|(shard, _)| ptr::eq(*shard, owner)) {
                 Some((_, scopes)) => scopes.push(*scope),
                 None => owners.push((owner, smallvec![*scope])),
@@ -147,7 +151,7 @@ impl Map {
             return shard.mirror().is_some_and(|mirror| mirror.confirms(stamp));
         }
         stamp.iter().all(|(scope, epoch)| {
-            let mirror = self.owner_of(scope).and_then(Shard::mirror);
+            let mirror = self.owner_of(scope).ok().and_then(Shard::mirror);
             mirror.is_some_and(|mirror| mirror.holds(scope, epoch))
         })
     }
@@ -166,4 +170,10 @@ impl Map {
         let all = self.shards.iter().map(|shard| shard.health());
         all.max_by_key(|health| (!health.connected, health.degraded_since.map(Reverse)))
     }
+}
+
+/// Says that nobody is known to have a slot.
+pub(super) fn unowned(slot: u16) -> Error {
+    let message = format!("no server of the cluster is known to have slot {slot}");
+    Error::new(ErrorKind::Unavailable, message)
 }

@@ -39,6 +39,7 @@ use crate::epoch::{Scope, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
 use crate::store::StoreHealth;
+use bytes::Bytes;
 use futures_util::future::join_all;
 
 /// The servers of a store, and which of them has what.
@@ -128,7 +129,7 @@ impl Shards {
     ///
     /// # Errors
     ///
-    /// When the server cannot be asked, or not within `limit`, or does not tell.
+    /// When its server cannot be asked, or not within `limit`, or does not tell.
     pub(crate) async fn watch(
         &self,
         name: &Name,
@@ -137,11 +138,10 @@ impl Shards {
         let map = self.map();
         let slot = slot::of(name.as_bytes());
         let owner = map.sole().or_else(|| map.owner(slot));
-        let owner = owner.ok_or_else(|| {
-            let message = "no server of the cluster is known to have a lock";
-            Error::new(ErrorKind::Unavailable, message)
-        })?;
-        owner.watch(name, limit).await
+        owner
+            .ok_or_else(|| map::unowned(slot))?
+            .watch(name, limit)
+            .await
     }
 
     /// Whether every epoch of a stamp is known to be current, without asking.
@@ -154,7 +154,7 @@ impl Shards {
     pub(crate) fn forget(&self, scopes: &[Scope]) {
         self.with_map(|map| {
             for scope in scopes {
-                if let Some(mirror) = map.owner_of(*scope).and_then(|shard| shard.mirror()) {
+                if let Some(mirror) = map.owner_of(*scope).ok().and_then(Shard::mirror) {
                     mirror.forget(layout::slot(*scope));
                 }
             }

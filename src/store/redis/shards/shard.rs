@@ -171,7 +171,8 @@ impl Shard {
         self.control()?.load(namespace, scopes, limit).await
     }
 
-    /// Reads a lock, and returns with it what ends when something becomes of it.
+    /// Reads a lock on the control connection, and returns with it what ends when something becomes
+    /// of it.
     ///
     /// # Errors
     ///
@@ -184,14 +185,13 @@ impl Shard {
         self.control()?.watch(name, limit).await
     }
 
-    /// Returns the control connection.
     fn control(&self) -> Result<&Control, Error> {
         let open = || match self.mirroring {
             Mirroring::Off => None,
             mode => Control::open(Arc::clone(&self.server), mode).ok(),
         };
         let control = self.control.get_or_init(open).as_ref();
-        control.ok_or_else(|| Error::new(ErrorKind::Unavailable, "nothing is mirrored"))
+        control.ok_or_else(|| Error::new(ErrorKind::Unavailable, "redis is not to tell"))
     }
 
     /// Returns what is known of the server's epochs without asking, once something was loaded.

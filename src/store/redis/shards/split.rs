@@ -4,10 +4,10 @@ use std::ptr;
 
 use redis::{Arg, Cmd, Pipeline, Value};
 
-use super::map::Map;
+use super::map::{self, Map};
 use super::shard::Shard;
 use super::slot;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::store::redis::connection::get;
 
 /// Commands by the servers that they are for, in each part in their order.
@@ -65,10 +65,7 @@ impl<'a> Split<'a> {
     /// Adds a command to the part of the server that has a name; returns which one that is.
     fn put(&mut self, name: &[u8], command: Cmd) -> Result<usize, Error> {
         let slot = slot::of(name);
-        let owner = self.map.owner(slot).ok_or_else(|| {
-            let message = format!("no server of the cluster is known to have slot {slot}");
-            Error::new(ErrorKind::Unavailable, message)
-        })?;
+        let owner = self.map.owner(slot).ok_or_else(|| map::unowned(slot))?;
         let place = self
             .parts
             .iter()
