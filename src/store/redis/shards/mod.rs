@@ -39,7 +39,6 @@ use crate::epoch::{Scope, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
 use crate::store::StoreHealth;
-use bytes::Bytes;
 use futures_util::future::join_all;
 
 /// The servers of a store, and which of them has what.
