@@ -21,7 +21,6 @@ mod memo;
 mod put;
 mod replicas;
 #[cfg(test)]
-#[expect(dead_code, reason = "other tests need more of it")]
 #[path = "../../../tests/support/redis_cluster.rs"]
 mod redis_cluster;
 #[cfg(test)]

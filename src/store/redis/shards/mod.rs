@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use self::cluster::Cluster;
 pub(crate) use self::dispatch::Dispatch;
@@ -39,7 +40,6 @@ use crate::epoch::{Scope, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
 use crate::store::StoreHealth;
-use futures_util::future::join_all;
 
 /// The servers of a store, and which of them has what.
 #[derive(Debug)]
