@@ -17,10 +17,6 @@
 //! [checked]: history::History
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![expect(
-    clippy::explicit_write,
-    reason = "what is printed otherwise is not shown"
-)]
 
 mod ground;
 mod history;
