@@ -41,8 +41,8 @@ pub(crate) type Source = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send
 /// All of it is held while it fits the cap, so that readers can begin late and its [`Tap`] gets it
 /// in the end. Beyond the cap only what lies between the slowest and the fastest reader is held.
 /// Once that is as much as the cap (and at most one frame more), the source is held back for the
-/// slowest, for a limited time over the whole body; after that, who is further behind is cut off.
-/// Who is alone never is.
+/// slowest, for a limited time over the whole body; after that, who is so far behind is cut off, at
+/// the end of the turn of all tasks in which it could have read. Who is alone never is.
 pub(crate) struct Along {
     state: Mutex<State>,
     /// `None` when it has ended; locked only by the reader whose turn it is, and the last to leave.
@@ -225,7 +225,7 @@ impl Along {
         if full {
             ready!(patience.poll(cx));
             drop(patience);
-            self.state.lock().window.lose_patience();
+            self.state.lock().window.cut_off();
         } else {
             patience.pause();
         }
