@@ -23,6 +23,7 @@ mod interims;
 mod invalidation;
 mod methods;
 mod model;
+mod outages;
 mod pace;
 mod patience;
 mod policy;

@@ -23,6 +23,8 @@ pub(crate) struct Double(Arc<Inner>);
 struct Inner {
     store: MemoryStore,
     faults: Mutex<Vec<(Operation, Fault)>>,
+    /// Scopes of which the part that keeps them is away.
+    away: Mutex<Vec<Scope>>,
     calls: Mutex<Vec<Operation>>,
     generation: AtomicU64,
     vouches: bool,
@@ -74,6 +76,7 @@ impl Double {
         Self(Arc::new(Inner {
             store: MemoryStore::new(16 << 20),
             faults: Mutex::default(),
+            away: Mutex::default(),
             calls: Mutex::default(),
             generation: AtomicU64::new(1),
             vouches,
@@ -87,9 +90,15 @@ impl Double {
         self.0.faults.lock().push((operation, fault));
     }
 
+    /// Lets the part of it be away that keeps a scope.
+    pub(crate) fn lose(&self, scope: Scope) {
+        self.0.away.lock().push(scope);
+    }
+
     /// Lets everything go well from now on.
     pub(crate) fn recover(&self) {
         self.0.faults.lock().clear();
+        self.0.away.lock().clear();
     }
 
     /// Makes it uncertain whether what was invalidated still is, as a failover does.
@@ -219,7 +228,21 @@ impl Store for Double {
         namespace: &'a Namespace,
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<(), Error>> {
-        let work = async { self.0.store.invalidate(namespace, scopes).await };
+        let work = async {
+            let is_away = self
+                .0
+                .away
+                .lock()
+                .iter()
+                .any(|scope| scopes.contains(scope));
+            if is_away {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "told to be away in part",
+                ));
+            }
+            self.0.store.invalidate(namespace, scopes).await
+        };
         Box::pin(self.perform(Operation::Invalidate, work))
     }
 
