@@ -280,10 +280,11 @@ impl Recording {
             counters.refused(Refusal::Incomplete);
             return response;
         }
-        let whole = match self.part {
-            Some(part) if response.status == StatusCode::PARTIAL_CONTENT => {
-                self.late.extend(forward::tags_of(&part));
-                partial::joined(&part, response.clone())
+        let whole = match response.status {
+            StatusCode::PARTIAL_CONTENT => {
+                self.late
+                    .extend(self.part.iter().flat_map(|part| forward::tags_of(part)));
+                partial::joined(self.part.as_deref(), response.clone())
             }
             _ => response.clone(),
         };
