@@ -147,7 +147,7 @@ impl Recorder {
             Some(end) if unary => end.min(max_body),
             _ => max_body,
         };
-        let mut ahead = Ahead::new(prefix, body);
+        let mut ahead = Ahead::new(prefix, body).announced(recording.announced);
         if (short || unary) && poll_fn(|cx| Poll::Ready(ahead.read(cx, most))).await {
             let (body, trailers) = ahead.into_whole();
             return self.answer_whole(head, body, trailers);
