@@ -75,7 +75,7 @@ macro_rules! settings {
 
 settings! {
     url: String = parse::verbatim,
-        "`memory`, what [`RedisStore::connect`](crate::RedisStore::connect) takes, such as `redis://[user:password@]host[:port][/db]`, or with `tiered+` before it for memory over that Redis",
+        "`memory`, what [`RedisStore::connect`](crate::RedisStore::connect) takes, such as `redis://[user:password@]host[:port][/db]` or `redis+cluster://host[:port][,host..]`, or with `tiered+` before it for memory over that Redis",
         "`memory`";
     enabled: bool = parse::switch, "`false` lets every request pass through", "`true`";
     namespace: Namespace = parse::namespace,

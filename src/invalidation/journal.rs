@@ -12,6 +12,7 @@ use super::dated::Dated;
 use super::{Invalidated, MAX_SCOPES};
 use crate::clock::Clock;
 use crate::epoch::{Scope, Stamp};
+use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
 use crate::store::Store;
 
@@ -45,6 +46,8 @@ struct Pending {
     /// Each scope with the number of its latest invalidation; copied when it changes under a reader.
     scopes: Arc<HashMap<Scope, u64>>,
     numbers: u64,
+    /// Where among them the next batch begins, so that what cannot be told holds nothing up.
+    turn: usize,
     delivering: bool,
     /// What the store has confirmed lately, with the time to forget it.
     confirmed: Dated,
@@ -205,23 +208,37 @@ impl Journal {
             pending.delivering = false;
             return Step::End;
         }
-        let batch = pending.scopes.iter().take(BATCH);
-        let batch: Vec<_> = batch.map(|(scope, number)| (*scope, *number)).collect();
+        let batch = pending.next_batch();
         match batch.is_empty() {
             true => Step::Wait,
             false => Step::Tell(batch),
         }
     }
 
+    /// Tells the store scopes at once, or one by one if a part of it is away; says whether all of
+    /// them are done.
     async fn tell(&self, batch: &[(Scope, u64)]) -> bool {
+        match self.tell_at_once(batch).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable && batch.len() > 1 => {
+                for one in batch.chunks(1) {
+                    // What fails stays pending.
+                    let _ = self.tell_at_once(one).await;
+                }
+                false
+            }
+            told => told.unwrap_or(false),
+        }
+    }
+
+    async fn tell_at_once(&self, batch: &[(Scope, u64)]) -> Result<bool, Error> {
         let generation = self.store.generation();
         let scopes: Vec<Scope> = batch.iter().map(|(scope, _)| *scope).collect();
-        let told = self.store.invalidate(&self.namespace, &scopes).await;
-        let done = told.is_ok() && self.confirm(batch, generation);
+        self.store.invalidate(&self.namespace, &scopes).await?;
+        let done = self.confirm(batch, generation);
         if done {
             tracing::info!(scopes = scopes.len(), "queued invalidations delivered");
         }
-        done
+        Ok(done)
     }
 
     fn everything(&self) -> Scope {
@@ -232,6 +249,14 @@ impl Journal {
 impl Pending {
     fn is_done(&self) -> bool {
         self.scopes.is_empty() && self.confirmed.is_empty() && self.repeats.is_empty()
+    }
+
+    fn next_batch(&mut self) -> Vec<(Scope, u64)> {
+        let count = self.scopes.len().min(BATCH);
+        let from = self.turn.checked_rem(self.scopes.len()).unwrap_or_default();
+        self.turn = from.saturating_add(count);
+        let batch = self.scopes.iter().cycle().skip(from).take(count);
+        batch.map(|(scope, number)| (*scope, *number)).collect()
     }
 
     fn enter(&mut self, scope: Scope) -> (Scope, u64) {

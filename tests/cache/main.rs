@@ -15,6 +15,7 @@ mod redis_server;
 
 mod bodies;
 mod collapsing;
+mod dropped;
 mod flight;
 mod grpc;
 mod identity;

@@ -4,7 +4,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use http::Method;
-use tower_response_cache::{CacheLayer, ErrorKind, Invalidated, Target};
+use tower_response_cache::{CacheLayer, ErrorKind, Invalidated, Scope, Target};
 
 use crate::support::{
     Cache, Double, Fault, Operation, Origin, everywhere, get, request, response, settle, ttl,
@@ -216,6 +216,26 @@ async fn everything_invalidated_while_the_store_is_away_is_one_thing_to_tell() {
     }
     assert_eq!(handle.stats().store.invalidations_pending, 1);
     assert_eq!(cache.get("/a").await.text(), "2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_part_of_the_store_cannot_be_told_holds_nothing_else_up() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let handle = over(&store, &origin).handle();
+    store.break_down(Operation::Invalidate, Fault::Fails(ErrorKind::Unavailable));
+    for n in 0..400 {
+        let _ = handle.invalidate(Target::tag(n.to_string())).await.unwrap();
+    }
+    let lost: Vec<_> = (0..300)
+        .map(|n: u32| Scope::tag("default", n.to_string().as_bytes()))
+        .collect();
+    store.recover();
+    lost.iter().for_each(|scope| store.lose(*scope));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(handle.stats().store.invalidations_pending, 300);
+    store.recover();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(handle.stats().store.invalidations_pending, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,13 +1,14 @@
 //! Processes with memory over one Redis, in bad weather: does any serve what it must not?
 //!
 //! Three processes read, write and invalidate a few things of which another server holds the
-//! versions, while Redis is killed, frozen and cut off. Afterwards all that they saw is [checked]:
+//! versions, while Redis is killed, frozen and cut off, or the slots of a Redis Cluster move and its
+//! primaries change. Afterwards all that they saw is [checked]:
 //!
 //! * No process has served a version older than one whose invalidation it had acknowledged.
 //! * No process has served a version older than one that another had invalidated in Redis, longer
 //!   than a lease ago.
 //!
-//! It lasts six seconds, or `COHERENCE_SECONDS`, and prints what it found:
+//! It lasts some seconds, or `COHERENCE_SECONDS`, and prints what it found:
 //!
 //! ```sh
 //! COHERENCE_SECONDS=60 cargo test --all-features --test coherence -- --nocapture
@@ -16,9 +17,16 @@
 //! [checked]: history::History
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::explicit_write,
+    reason = "what is printed otherwise is not shown"
+)]
 
+mod ground;
 mod history;
 mod process;
+#[path = "../support/redis_cluster.rs"]
+mod redis_cluster;
 #[expect(dead_code, reason = "other tests need more of it")]
 #[path = "../support/redis_server.rs"]
 mod redis_server;
@@ -29,8 +37,10 @@ use std::io::{Write, stdout};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use self::ground::Ground;
 use self::history::History;
 use self::process::ORDERS;
+use self::redis_cluster::RedisCluster;
 use self::redis_server::RedisServer;
 use self::weather::Weather;
 
@@ -38,34 +48,56 @@ const PROCESSES: usize = 3;
 
 #[test]
 fn no_process_serves_what_is_invalidated() {
-    let seconds = env::var("COHERENCE_SECONDS").map_or(6, |seconds| seconds.parse().unwrap());
-    let [cache, origin] = [(); 2].map(|()| RedisServer::start());
+    let server = RedisServer::start();
+    let url = server.url();
+    let mut weather = Weather::over(server);
+    observe(&url, 6, |time| {
+        weather.rage(time);
+        weather.to_string()
+    });
+}
+
+#[test]
+fn no_process_serves_what_is_invalidated_in_a_cluster() {
+    let cluster = RedisCluster::start();
+    let url = cluster.url();
+    let mut ground = Ground::under(cluster);
+    observe(&url, 12, |time| {
+        ground.quake(time);
+        ground.to_string()
+    });
+}
+
+/// Lets processes use a cache for some seconds while something happens to it, and checks what they
+/// saw.
+fn observe(cache: &str, seconds: u64, happen: impl FnOnce(Duration) -> String) {
+    let seconds = env::var("COHERENCE_SECONDS").map_or(seconds, |text| text.parse().unwrap());
+    let origin = RedisServer::start();
     let folder = tempfile::tempdir().unwrap();
     let logs: Vec<_> = (0..PROCESSES)
         .map(|number| folder.path().join(number.to_string()))
         .collect();
-    let urls = [cache.url(), origin.url()].join(" ");
     let children: Vec<Child> = logs
         .iter()
         .map(|log| {
+            let orders = format!("{cache} {} {seconds} {}", origin.url(), log.display());
             Command::new(env::current_exe().unwrap())
                 .args(["--exact", "one_of_the_processes", "--ignored"])
-                .env(ORDERS, format!("{urls} {seconds} {}", log.display()))
+                .env(ORDERS, orders)
                 .stdout(Stdio::null())
                 .spawn()
                 .unwrap()
         })
         .collect();
 
-    let mut weather = Weather::over(cache);
-    weather.rage(Duration::from_secs(seconds).mul_f32(0.9));
+    let happened = happen(Duration::from_secs(seconds).mul_f32(0.9));
     for mut child in children {
         assert!(child.wait().unwrap().success(), "a process failed");
     }
 
     let history = History::read(&logs);
     let report = history.check();
-    writeln!(stdout(), "{weather}\n{report}").unwrap();
+    writeln!(stdout(), "{happened}\n{report}").unwrap();
     assert_eq!(report.violations, [""; 0]);
     assert!(report.hits > report.responses / 4, "the caches are used");
     assert!(report.applied > 0, "and invalidated");

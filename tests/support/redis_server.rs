@@ -87,16 +87,22 @@ impl RedisServer {
 
     /// Sends a [`command`](Self::command) to whoever answers on a port, such as a Sentinel.
     pub(crate) fn command_at<A: AsRef<[u8]>>(port: u16, words: &[A]) -> String {
-        let mut reply = BufReader::new(send(port, words));
-        let mut line = String::new();
-        reply.read_line(&mut line).expect("redis-server answers");
-        let text = line.get(1..).unwrap_or_default().trim_end();
-        let mut bulk = match line.strip_prefix('$').and_then(|_| text.parse().ok()) {
-            Some(length) => vec![0; length],
-            None => return text.to_owned(),
-        };
-        reply.read_exact(&mut bulk).expect("redis-server answers");
-        String::from_utf8_lossy(&bulk).into_owned()
+        read(&mut BufReader::new(send(port, words)))
+    }
+
+    /// Sends a command on a connection of its own and returns the texts of the reply's array.
+    pub(crate) fn strings<A: AsRef<[u8]>>(&self, words: &[A]) -> Vec<String> {
+        let mut reply = BufReader::new(send(self.port, words));
+        let count = read(&mut reply).parse().expect("the reply is an array");
+        let texts = (0..count).map(|_: usize| {
+            let text = read(&mut reply);
+            // What ends the text.
+            reply
+                .read_line(&mut String::new())
+                .expect("redis-server answers");
+            text
+        });
+        texts.collect()
     }
 
     /// Sends commands one after the other on one connection, and waits until all are done.
@@ -132,6 +138,19 @@ impl Drop for RedisServer {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Reads a reply, or of an array the number of its elements.
+fn read(reply: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    reply.read_line(&mut line).expect("redis-server answers");
+    let text = line.get(1..).unwrap_or_default().trim_end();
+    let mut bulk = match line.strip_prefix('$').and_then(|_| text.parse().ok()) {
+        Some(length) => vec![0; length],
+        None => return text.to_owned(),
+    };
+    reply.read_exact(&mut bulk).expect("redis-server answers");
+    String::from_utf8_lossy(&bulk).into_owned()
 }
 
 fn send<A: AsRef<[u8]>>(port: u16, words: &[A]) -> TcpStream {

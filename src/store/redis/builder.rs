@@ -5,9 +5,10 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connection::{Address, AddressOptions, Breaker, BreakerPolicy, Lanes, Server};
-use super::replicas::{Quorum, Replicas};
+use super::connection::{AddressOptions, BreakerPolicy, Bulletin, Target};
+use super::replicas::Quorum;
 use super::seal::Seal;
+use super::shards::{Plan, Shards};
 use super::{Mirroring, RedisStore};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
@@ -222,13 +223,9 @@ impl RedisStoreBuilder {
     ///
     /// When an option is wrong, when the server does not answer in time, and when it refuses.
     pub async fn connect(self) -> Result<RedisStore, Error> {
-        let (server, seal) = (self.server()?, self.seal()?);
-        let lanes = Lanes::open(Arc::clone(&server)).await?;
-        let replicas = match self.quorum {
-            Some(quorum) => Some(Replicas::open(Arc::clone(&server), quorum).await?),
-            None => None,
-        };
-        Ok(self.store(server, lanes, replicas, seal))
+        let (target, plan, seal) = (self.target()?, self.plan()?, self.seal()?);
+        let shards = Shards::open(target, plan).await?;
+        Ok(self.store(shards, seal))
     }
 
     /// Starts without a connection and connects in the background, trying until it succeeds.
@@ -239,31 +236,28 @@ impl RedisStoreBuilder {
     ///
     /// When an option is wrong, and outside a Tokio runtime.
     pub fn connect_lazily(self) -> Result<RedisStore, Error> {
-        let (server, seal) = (self.server()?, self.seal()?);
-        let lanes = Lanes::open_lazily(Arc::clone(&server))?;
-        let replicas = self
-            .quorum
-            .map(|quorum| Replicas::open_lazily(Arc::clone(&server), quorum));
-        Ok(self.store(server, lanes, replicas.transpose()?, seal))
+        let (target, plan, seal) = (self.target()?, self.plan()?, self.seal()?);
+        let shards = Shards::open_lazily(target, plan)?;
+        Ok(self.store(shards, seal))
     }
 
-    fn store(
-        &self,
-        server: Arc<Server>,
-        lanes: Lanes,
-        replicas: Option<Replicas>,
-        seal: Seal,
-    ) -> RedisStore {
-        RedisStore::new(server, lanes, replicas, self.limits, seal, self.mirroring)
+    fn store(&self, shards: Shards, seal: Seal) -> RedisStore {
+        let Self {
+            limits, mirroring, ..
+        } = *self;
+        RedisStore::new(shards, limits, seal, mirroring, Clock::system())
+    }
+
+    fn target(&self) -> Result<Target, Error> {
+        Target::parse(&self.url, &self.address)
     }
 
     fn seal(&self) -> Result<Seal, Error> {
         Seal::new(self.secret.as_deref(), self.former_secret.as_deref())
     }
 
-    fn server(&self) -> Result<Arc<Server>, Error> {
+    fn plan(&self) -> Result<Plan, Error> {
         const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
-        let address = Address::parse(&self.url, &self.address)?;
         for (name, time) in [
             ("connect_timeout", self.connect_timeout),
             ("check_interval", self.check_interval),
@@ -281,13 +275,15 @@ impl RedisStoreBuilder {
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
         }
-        Ok(Arc::new(Server {
-            address,
+        Ok(Plan {
             connect_timeout: self.connect_timeout,
             check_interval: self.check_interval,
-            breaker: Breaker::new(self.breaker),
+            breaker: self.breaker,
+            mirroring: self.mirroring,
+            quorum: self.quorum,
             clock: Clock::system(),
-        }))
+            bulletin: Arc::new(Bulletin::new()),
+        })
     }
 }
 

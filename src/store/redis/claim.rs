@@ -21,6 +21,7 @@ use super::connection::{Replies, get};
 use super::control::Watch;
 use super::epochs::millis;
 use super::layout::{Name, Place};
+use super::shards::Lane;
 use crate::epoch::{Captured, Scope};
 use crate::error::Error;
 use crate::store::{Claim, FillLock, FillWait, Settled, Wanted};
@@ -139,16 +140,14 @@ impl Shared {
 
     /// Reads a lock, if possible where the server will tell of its end.
     async fn look(&self, name: &Name) -> (Result<Option<Bytes>, Error>, Option<Watch>) {
-        if let Some(control) = self.control()
-            && let Ok((held, watch)) = control.watch(name, self.limits.read).await
-        {
+        if let Ok((held, watch)) = self.shards.watch(name, self.limits.read).await {
             return (Ok(held), Some(watch));
         }
         let mut commands = Pipeline::new();
         commands.add_command(get(name));
         let asked = async {
-            let mut exchange = self.data.begin(self.limits.read)?;
-            exchange.send(&commands).await?.bytes()
+            let dispatch = self.shards.begin(Lane::Short, self.limits.read);
+            dispatch.send(&commands).await?.bytes()
         };
         (asked.await, None)
     }
@@ -168,7 +167,7 @@ impl Held {
         let how = settled.await.unwrap_or(Settled::Released);
         let Shared {
             clock,
-            data,
+            shards,
             limits,
             ..
         } = &*self.shared;
@@ -188,8 +187,9 @@ impl Held {
             }
         };
         // Without success it ends by itself.
-        if let Ok(mut exchange) = data.begin(limits.capture) {
-            let _ = exchange.send(&commands).await;
-        }
+        let _ = shards
+            .begin(Lane::Short, limits.capture)
+            .send(&commands)
+            .await;
     }
 }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline};
 use smallvec::SmallVec;
 
-use super::connection::{Exchange, Names, Replies, get};
+use super::connection::{Names, Replies, get};
 use super::layout::{self, Name};
+use super::shards::Dispatch;
 use crate::epoch::{Epoch, Scope, ScopeKind, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
@@ -101,6 +102,11 @@ impl Known {
         self.0.push((scope, Some(epoch)));
     }
 
+    /// Takes in what was answered elsewhere.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// Takes the replies about the names of [`list`]; what is no epoch is as good as none.
     pub(super) fn read(&mut self, replies: &mut Replies, scopes: &[Scope]) -> Result<(), Error> {
         for scope in scopes {
@@ -129,7 +135,7 @@ pub(super) fn list(names: &mut Names, namespace: &Namespace, scopes: &[Scope]) {
 /// When the server does not answer; and in place of the epochs, when one can be neither had nor
 /// made. What stood in its place is deleted then.
 pub(super) async fn ensure(
-    exchange: &mut Exchange<'_>,
+    dispatch: &Dispatch<'_>,
     namespace: &Namespace,
     scopes: &[Scope],
     renew: bool,
@@ -147,14 +153,14 @@ pub(super) async fn ensure(
     for other in others {
         commands.add_command(other);
     }
-    let mut replies = exchange.send(&commands).await?;
+    let mut replies = dispatch.send(&commands).await?;
     let mut repairs = Pipeline::new();
     let epochs: SmallVec<[_; 8]> = names
         .iter()
         .map(|name| ensured(&mut replies, name, renew, &mut repairs))
         .collect();
     // No repair is needed now, and each is tried again.
-    let _ = exchange.send(&repairs).await;
+    let _ = dispatch.send(&repairs).await;
     let stamp = scopes.iter().zip(epochs);
     let stamp = stamp.map(|(scope, epoch)| Ok((*scope, epoch?))).collect();
     Ok((stamp, replies))
@@ -252,7 +258,7 @@ pub(super) fn forget(commands: &mut Pipeline, namespace: &Namespace, scopes: &[S
 ///
 /// Nothing can be invalidated between the two, as it could between a deletion and a new epoch.
 pub(super) async fn replace(
-    exchange: &mut Exchange<'_>,
+    dispatch: &Dispatch<'_>,
     namespace: &Namespace,
     scope: Scope,
 ) -> Result<(Option<Epoch>, Epoch), Error> {
@@ -262,7 +268,7 @@ pub(super) async fn replace(
     // Where there is none, nothing is readable, and nothing is to be made.
     let set = set.arg(&new.to_bytes()).arg("XX").arg("GET");
     set.arg("PX").arg(millis(new.ttl()));
-    let ended = exchange.send(&commands).await?.bytes()?;
+    let ended = dispatch.send(&commands).await?.bytes()?;
     let ended = ended.and_then(|bytes| StoredEpoch::from_bytes(&bytes));
     Ok((ended.map(|ended| ended.epoch), new.epoch))
 }

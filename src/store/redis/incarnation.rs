@@ -45,7 +45,7 @@ impl Trusted {
 /// When the server cannot be asked, or the namespace not be emptied. Nothing may be believed then.
 pub(super) async fn check(exchange: &mut Exchange<'_>, namespace: &Namespace) -> Result<(), Error> {
     let trusted = exchange.trusted();
-    if trusted.contains(namespace) {
+    if exchange.is_of_cluster() || trusted.contains(namespace) {
         return Ok(());
     }
     let _turn = exchange.wait_for(trusted.turn.lock()).await?;

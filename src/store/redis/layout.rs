@@ -9,6 +9,7 @@
 //! | `hc1:<namespace>:l:{b<bucket>}<digest>` | the lock of a fetch, by the digest of the response it is for |
 //! | `hc1:<namespace>:m:{t<digest>}` | the mark of a tag that was invalidated lately |
 //! | `hc1:<namespace>:i:{n}` | the life of the server that all this is of |
+//! | `hc1:h:{<number>}` | nothing: who can delete it has a primary of a cluster |
 //!
 //! No byte that a client chose is part of a name, only digests are: no request can steer a name to
 //! another key, pattern or cluster slot. The braces are the hash tags of Redis Cluster: responses,
@@ -136,22 +137,42 @@ pub(super) fn incarnation(namespace: &Namespace) -> Name {
     name
 }
 
+/// Returns a name with this hash tag that nobody makes.
+pub(super) fn pulse(tag: &str) -> Name {
+    let mut name = Name(SmallVec::new());
+    for part in ["hc1:h:{", tag, "}"] {
+        name.push(part);
+    }
+    name
+}
+
+/// Returns the hash tag of the name of a scope's epoch, which decides about its cluster slot.
+pub(super) fn hash_tag(scope: Scope) -> Name {
+    let mut name = Name(SmallVec::new());
+    push_tag(&mut name, scope);
+    name
+}
+
 fn scoped(namespace: &Namespace, kind: &str, scope: Scope) -> Name {
     let mut name = begin(namespace, kind);
+    push_tag(&mut name, scope);
+    name.push("}");
+    name
+}
+
+fn push_tag(name: &mut Name, scope: Scope) {
     match scope.kind() {
         ScopeKind::Namespace => name.push("n"),
-        ScopeKind::Path => push_bucket(&mut name, bucket(scope.digest())),
+        ScopeKind::Path => push_bucket(name, bucket(scope.digest())),
         ScopeKind::Route => {
             name.push("r");
-            push_base64(&mut name, scope.digest());
+            push_base64(name, scope.digest());
         }
         ScopeKind::Tag => {
             name.push("t");
-            push_base64(&mut name, scope.digest());
+            push_base64(name, scope.digest());
         }
     }
-    name.push("}");
-    name
 }
 
 fn begin(namespace: &Namespace, kind: &str) -> Name {

@@ -18,13 +18,13 @@ use http::HeaderMap;
 use redis::Pipeline;
 use smallvec::SmallVec;
 
-use super::connection::{Exchange, Lanes, Names};
-use super::control::Mirror;
+use super::Shared;
+use super::connection::{Lanes, Names};
 use super::epochs::{self, Known};
 use super::layout::{Digest, Place};
 use super::memo::Memo;
+use super::shards::{Dispatch, Lane};
 use super::variants::Variants;
-use super::{Shared, incarnation};
 use crate::entry::{StoredResponse, Variant};
 use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::Error;
@@ -56,11 +56,10 @@ type Entry = Option<Bytes>;
 /// A look-up under way.
 pub(super) struct Lookup<'a> {
     shared: &'a Shared,
-    exchange: Exchange<'a>,
+    dispatch: Dispatch<'a>,
     wanted: Wanted<'a>,
     scopes: &'a [Scope],
     place: Place<'a>,
-    mirror: Option<&'a Mirror>,
     guess: Guess,
     known: Known,
 }
@@ -106,17 +105,9 @@ impl Hints {
 
 impl<'a> Lookup<'a> {
     /// Begins a look-up, on the connection that suits what will be found.
-    ///
-    /// # Errors
-    ///
-    /// While the server is away.
-    pub(super) fn begin(
-        shared: &'a Shared,
-        wanted: Wanted<'a>,
-        scopes: &'a [Scope],
-    ) -> Result<Self, Error> {
+    pub(super) fn begin(shared: &'a Shared, wanted: Wanted<'a>, scopes: &'a [Scope]) -> Self {
         let Shared {
-            data,
+            shards,
             hints,
             limits,
             ..
@@ -126,15 +117,13 @@ impl<'a> Lookup<'a> {
         let listed = variants.as_ref().map(|(_, variants)| &**variants);
         let digest = selected(&place, listed, wanted.fields);
         let Traits { tags, is_long } = hints.traits(&digest);
-        Ok(Self {
+        let lane = if is_long { Lane::Long } else { Lane::Short };
+        let dispatch = shards.begin(lane, limits.read);
+        Self {
             shared,
-            exchange: match is_long {
-                true => data.begin_bulk(limits.read)?,
-                false => data.begin(limits.read)?,
-            },
+            dispatch: dispatch.believing(wanted.namespace),
             wanted,
             scopes,
-            mirror: shared.mirror(),
             place,
             guess: Guess {
                 digest,
@@ -142,12 +131,11 @@ impl<'a> Lookup<'a> {
                 tags,
             },
             known: Known::new(),
-        })
+        }
     }
 
     /// Finds the wanted response, and the epochs of the scopes as they are from `moment` on.
     pub(super) async fn run(&mut self, moment: u64) -> Result<Found, Error> {
-        incarnation::check(&mut self.exchange, self.wanted.namespace).await?;
         let outcome = self.outcome().await?;
         let epochs = self
             .scopes
@@ -194,7 +182,7 @@ impl<'a> Lookup<'a> {
             names.push(&self.place.entry(*digest));
             epochs::list(&mut names, self.wanted.namespace, tags);
         }
-        let mut values = self.exchange.read(&names).await?;
+        let mut values = self.dispatch.read(&names).await?;
         let mut found = Vec::new();
         for (digest, tags) in &offers {
             let entry = values.bytes()?;
@@ -215,7 +203,7 @@ impl<'a> Lookup<'a> {
         names.push(&self.place.variants());
         names.push(&self.place.entry(self.guess.digest));
         epochs::list(&mut names, self.wanted.namespace, &unknown);
-        let mut values = self.exchange.read(&names).await?;
+        let mut values = self.dispatch.read(&names).await?;
         let variants = values.bytes()?;
         let entry = values.bytes()?;
         self.known.read(&mut values, &unknown)?;
@@ -226,8 +214,7 @@ impl<'a> Lookup<'a> {
     fn unknown<'s>(&mut self, scopes: impl Iterator<Item = &'s Scope>) -> Scopes {
         let mut unknown = Scopes::new();
         for scope in scopes.copied() {
-            let mirrored = |mirror: &Mirror| mirror.epoch(self.wanted.namespace, scope);
-            match self.mirror.and_then(mirrored) {
+            match self.dispatch.mirrored(self.wanted.namespace, scope) {
                 _ if self.known.contains(scope) => {}
                 Some(epoch) => self.known.note(scope, epoch),
                 None => unknown.push(scope),
@@ -258,7 +245,7 @@ impl<'a> Lookup<'a> {
         let mut names = Names::with_capacity(unknown.len().saturating_add(1));
         names.push(&self.place.entry(digest));
         epochs::list(&mut names, self.wanted.namespace, &unknown);
-        let mut values = self.exchange.read(&names).await?;
+        let mut values = self.dispatch.read(&names).await?;
         let entry = values.bytes()?;
         self.known.read(&mut values, &unknown)?;
         Ok(entry)
@@ -300,7 +287,7 @@ impl<'a> Lookup<'a> {
         if !unknown.is_empty() {
             let mut names = Names::with_capacity(unknown.len());
             epochs::list(&mut names, self.wanted.namespace, &unknown);
-            let mut values = self.exchange.read(&names).await?;
+            let mut values = self.dispatch.read(&names).await?;
             self.known.read(&mut values, &unknown)?;
         }
         let traits = Traits { tags, is_long };
@@ -315,7 +302,7 @@ impl<'a> Lookup<'a> {
         let mut commands = Pipeline::new();
         commands.cmd("DEL").arg(self.place.entry(digest));
         // Without success the next one does it.
-        let _ = self.exchange.send(&commands).await;
+        let _ = self.dispatch.send(&commands).await;
         Outcome::Damaged
     }
 }

@@ -21,14 +21,19 @@ mod memo;
 mod put;
 mod replicas;
 #[cfg(test)]
+#[expect(dead_code, reason = "other tests need more of it")]
+#[path = "../../../tests/support/redis_cluster.rs"]
+mod redis_cluster;
+#[cfg(test)]
 #[path = "../../../tests/support/redis_server.rs"]
 pub(super) mod redis_server;
 mod seal;
+mod shards;
 mod variants;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -37,14 +42,13 @@ use smallvec::SmallVec;
 
 use self::builder::Limits;
 pub use self::builder::RedisStoreBuilder;
-use self::connection::{Exchange, Lanes, Names, Replies, Server, get};
+use self::connection::{Names, Replies, get};
 pub use self::control::Mirroring;
-use self::control::{Control, Mirror};
 use self::epochs::Known;
 use self::layout::{Name, Place};
 use self::lookup::{Hints, Lookup};
-use self::replicas::Replicas;
 use self::seal::Seal;
+use self::shards::{Lane, Shards};
 use self::variants::Variants;
 use super::{BoxFuture, Claim, Fill, Found, Kept, Store, StoreHealth, Wanted};
 use crate::clock::Clock;
@@ -76,7 +80,8 @@ use crate::key::{Namespace, PrimaryKey};
 /// and of these `+info` only for [`health`](Store::health) and to notice that the server was restored
 /// from a dump, `+hello +client|tracking` for memory over this store and to be told when another
 /// process has fetched what this one waits for, `+select` for a database other than 0, `+wait` for
-/// [`wait_replicas`](RedisStoreBuilder::wait_replicas).
+/// [`wait_replicas`](RedisStoreBuilder::wait_replicas). A cluster takes `+cluster|slots +asking` as
+/// well.
 ///
 /// # Examples
 ///
@@ -93,12 +98,8 @@ pub struct RedisStore(Arc<Shared>);
 
 /// What the clones of a store share.
 struct Shared {
-    data: Lanes,
-    server: Arc<Server>,
-    /// Opened when it is first needed: by memory over this store, or by a wait for another process.
-    control: OnceLock<Option<Control>>,
+    shards: Shards,
     mirroring: Mirroring,
-    replicas: Option<Replicas>,
     limits: Limits,
     seal: Seal,
     hints: Hints,
@@ -121,6 +122,21 @@ impl RedisStore {
     /// what others invalidate at the new one. `min-replicas-to-write 1` makes a primary that was left
     /// alone refuse writes.
     ///
+    /// `redis+cluster://[user[:password]@]host[:port][,..]`, or with `rediss`, is a Redis Cluster
+    /// whose primaries any of these hosts knows, primary or replica. What is stored is spread over
+    /// all of them, and so are the epochs: the one of the namespace and the one of a route are in
+    /// one place each. Each primary has connections of its own, and still a look-up takes one round
+    /// trip.
+    ///
+    /// * While a primary is away, what needs it fails at once, and to all else nothing happens
+    ///   (`cluster-require-full-coverage no`; otherwise the servers refuse everything until it has
+    ///   been replaced). [`health`](Store::health) is that of the worst of them.
+    /// * A failover does not empty the cache. What was invalidated within the last minute is
+    ///   invalidated again, as far as the processes still live that did; so what the new primary had
+    ///   not heard of is served for the moment between the failover and that.
+    /// * While slots move, nothing stale is served, and what is asked for at the moment at which a
+    ///   slot is handed over is a miss.
+    ///
     /// # Errors
     ///
     /// When the address is wrong, when the server does not answer in time, and when it refuses.
@@ -133,21 +149,10 @@ impl RedisStore {
         RedisStoreBuilder::new(url)
     }
 
-    fn new(
-        server: Arc<Server>,
-        data: Lanes,
-        replicas: Option<Replicas>,
-        limits: Limits,
-        seal: Seal,
-        mirroring: Mirroring,
-    ) -> Self {
-        let clock = Clock::system();
+    fn new(shards: Shards, limits: Limits, seal: Seal, mirroring: Mirroring, clock: Clock) -> Self {
         Self(Arc::new(Shared {
-            data,
-            server,
-            control: OnceLock::new(),
+            shards,
             mirroring,
-            replicas,
             limits,
             seal,
             hints: Hints::new(),
@@ -170,7 +175,7 @@ impl Store for RedisStore {
     ) -> BoxFuture<'a, Result<Found, Error>> {
         Box::pin(async move {
             let moment = self.0.moment();
-            Lookup::begin(&self.0, wanted, scopes)?.run(moment).await
+            Lookup::begin(&self.0, wanted, scopes).run(moment).await
         })
     }
 
@@ -207,15 +212,15 @@ impl Store for RedisStore {
         Box::pin(async move {
             let mut commands = Pipeline::new();
             epochs::forget(&mut commands, namespace, scopes);
-            let mut exchange = self.0.begin_invalidation()?;
-            exchange.send(&commands).await?.all_done()?;
-            self.0.forget(scopes);
-            self.0.end_invalidation(&mut exchange).await
+            let Shared { shards, limits, .. } = &*self.0;
+            let told = shards.begin(Lane::Sure, limits.write).send(&commands).await;
+            shards.forget(scopes);
+            told?.all_done()
         })
     }
 
     fn vouches_for(&self, stamp: &Stamp) -> bool {
-        self.0.mirror().is_some_and(|mirror| mirror.confirms(stamp))
+        self.0.shards.vouch_for(stamp)
     }
 
     fn confirm<'a>(
@@ -233,10 +238,11 @@ impl Store for RedisStore {
         mut captured: Captured,
     ) -> BoxFuture<'a, Result<Option<Captured>, Error>> {
         Box::pin(async move {
-            let mut exchange = self.0.begin_invalidation()?;
-            let (ended, new) = epochs::replace(&mut exchange, namespace, scope).await?;
-            self.0.forget(&[scope]);
-            self.0.end_invalidation(&mut exchange).await?;
+            let Shared { shards, limits, .. } = &*self.0;
+            let dispatch = shards.begin(Lane::Sure, limits.write);
+            let replaced = epochs::replace(&dispatch, namespace, scope).await;
+            shards.forget(&[scope]);
+            let (ended, new) = replaced?;
             let was_current = ended.is_some() && ended == captured.stamp.get(scope);
             captured.stamp.replace(scope, new);
             Ok(was_current.then_some(captured))
@@ -248,7 +254,7 @@ impl Store for RedisStore {
     }
 
     fn generation(&self) -> u64 {
-        self.0.data.generation()
+        self.0.shards.generation()
     }
 
     fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {
@@ -256,28 +262,15 @@ impl Store for RedisStore {
     }
 
     fn check(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async {
-            let mut commands = Pipeline::new();
-            commands.cmd("PING");
-            let mut exchange = self.0.data.begin(self.0.limits.write)?;
-            exchange.send(&commands).await?.all_done()
-        })
+        Box::pin(self.0.shards.check(self.0.limits.write))
     }
 
     fn health(&self) -> StoreHealth {
-        self.0.data.health()
+        self.0.shards.health()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            if let Some(Some(control)) = self.0.control.get() {
-                control.close().await;
-            }
-            if let Some(replicas) = &self.0.replicas {
-                replicas.close().await;
-            }
-            self.0.data.close().await;
-        })
+        Box::pin(self.0.shards.close())
     }
 }
 
@@ -301,38 +294,19 @@ impl Shared {
             .captures
             .fetch_add(1, Ordering::Relaxed)
             .is_multiple_of(RENEWAL);
-        let mut exchange = self.data.begin(self.limits.capture)?;
-        incarnation::check(&mut exchange, namespace).await?;
-        let (stamp, replies) =
-            epochs::ensure(&mut exchange, namespace, scopes, renew, others).await?;
+        let dispatch = self.shards.begin(Lane::Short, self.limits.capture);
+        let dispatch = dispatch.believing(namespace);
+        let (stamp, replies) = epochs::ensure(&dispatch, namespace, scopes, renew, others).await?;
         Ok((stamp.map(|stamp| Captured { stamp, moment }), replies))
     }
 
-    fn begin_invalidation(&self) -> Result<Exchange<'_>, Error> {
-        match &self.replicas {
-            Some(replicas) => replicas.begin(self.limits.write),
-            None => self.data.begin(self.limits.write),
-        }
-    }
-
-    /// Makes sure of an invalidation, as far as that was asked for.
-    async fn end_invalidation(&self, exchange: &mut Exchange<'_>) -> Result<(), Error> {
-        match &self.replicas {
-            Some(replicas) => replicas.know(exchange).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Asks which epochs are current: on the control connection, which will tell when that changes,
-    /// else where all else is asked.
+    /// Asks which epochs are current: where the servers will tell when that changes, else where all
+    /// else is asked.
     async fn confirm(&self, namespace: &Namespace, stamp: &Stamp) -> Result<bool, Error> {
         let scopes: SmallVec<[Scope; 4]> = stamp.iter().map(|(scope, _)| scope).collect();
-        let loaded = match self.control() {
-            Some(control) => control.load(namespace, &scopes, self.limits.read).await,
-            None => self.ask(namespace, &scopes).await,
-        };
-        let known = match loaded {
-            // The control connection alone may be down.
+        let limit = self.limits.read;
+        let known = match self.shards.load(namespace, &scopes, limit).await {
+            // Nothing is mirrored, or a control connection alone is down.
             Err(error) if error.kind() == ErrorKind::Unavailable => {
                 self.ask(namespace, &scopes).await?
             }
@@ -342,37 +316,14 @@ impl Shared {
     }
 
     async fn ask(&self, namespace: &Namespace, scopes: &[Scope]) -> Result<Known, Error> {
-        let mut exchange = self.data.begin(self.limits.read)?;
-        incarnation::check(&mut exchange, namespace).await?;
+        let dispatch = self.shards.begin(Lane::Short, self.limits.read);
+        let dispatch = dispatch.believing(namespace);
         let mut names = Names::with_capacity(scopes.len());
         epochs::list(&mut names, namespace, scopes);
-        let mut replies = exchange.read(&names).await?;
+        let mut replies = dispatch.read(&names).await?;
         let mut known = Known::new();
         known.read(&mut replies, scopes)?;
         Ok(known)
-    }
-
-    /// Returns the control connection, if there is to be one.
-    fn control(&self) -> Option<&Control> {
-        let open = || match self.mirroring {
-            Mirroring::Off => None,
-            mode => Control::open(Arc::clone(&self.server), mode).ok(),
-        };
-        self.control.get_or_init(open).as_ref()
-    }
-
-    /// Holds the epochs of scopes for current no longer. The server tells as well, but perhaps
-    /// later than the caller tells others.
-    fn forget(&self, scopes: &[Scope]) {
-        if let Some(mirror) = self.mirror() {
-            for scope in scopes {
-                mirror.forget(layout::slot(*scope));
-            }
-        }
-    }
-
-    fn mirror(&self) -> Option<&Mirror> {
-        self.control.get()?.as_ref().map(Control::mirror)
     }
 
     /// Deletes a response if it is still the one stored. One that replaces it in between goes too,
@@ -386,8 +337,8 @@ impl Shared {
         let name = place.entry(place.digest(&response.variant));
         let mut commands = Pipeline::new();
         commands.add_command(get(&name));
-        let mut exchange = self.data.begin(self.limits.write)?;
-        let Some(entry) = exchange.send(&commands).await?.bytes()? else {
+        let dispatch = self.shards.begin(Lane::Short, self.limits.write);
+        let Some(entry) = dispatch.send(&commands).await?.bytes()? else {
             return Ok(());
         };
         let held = self.decode(&name, &entry, &response.key, &self.clock);
@@ -401,7 +352,7 @@ impl Shared {
         }
         let mut commands = Pipeline::new();
         commands.cmd("DEL").arg(&name);
-        exchange.send(&commands).await?.all_done()
+        dispatch.send(&commands).await?.all_done()
     }
 
     /// Reads what stands under the name of a response; `None` if it is no whole one of this key.
@@ -438,7 +389,7 @@ impl Shared {
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
-            .field("data", &self.data)
+            .field("shards", &self.shards)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }

@@ -6,10 +6,11 @@ use bytes::BufMut;
 use redis::{Cmd, Pipeline, RedisWrite};
 
 use super::Shared;
-use super::connection::{Exchange, Lanes, Names};
+use super::connection::{Lanes, Names};
 use super::epochs::{self, EPOCH_TTL, Known, millis};
 use super::layout::{Name, Place};
 use super::lookup::Traits;
+use super::shards::{Dispatch, Lane};
 use super::variants::Variants;
 use crate::entry::codec;
 use crate::epoch::{Captured, Scope, Stamp};
@@ -37,8 +38,8 @@ impl Shared {
         }
         let scopes = fill.captured.stamp.iter().map(|(scope, _)| scope);
         let place = Place::of(&fill.namespace, &fill.response.key, scopes);
-        let mut exchange = self.data.begin(self.limits.write)?;
-        let Some(admitted) = self.admit(&mut exchange, &fill, &place).await? else {
+        let dispatch = self.shards.begin(Lane::Short, self.limits.write);
+        let Some(admitted) = self.admit(&dispatch, &fill, &place).await? else {
             return Ok(Kept::Invalidated);
         };
 
@@ -62,10 +63,11 @@ impl Shared {
             commands.add_command(self.set(&place.variants(), [&list, &[]], ttl.max(left)));
         }
         let is_long = Lanes::is_long(body.len());
-        if is_long {
-            exchange = self.data.begin_bulk(self.limits.write)?;
-        }
-        exchange.send(&commands).await?.all_done()?;
+        let dispatch = match is_long {
+            true => self.shards.begin(Lane::Long, self.limits.write),
+            false => dispatch,
+        };
+        dispatch.send(&commands).await?.all_done()?;
         let tags = fill.late;
         self.hints.note(&digest, Traits { tags, is_long });
         Ok(Kept::Stored)
@@ -75,8 +77,8 @@ impl Shared {
     pub(super) async fn stamp(&self, fill: &Fill) -> Result<Option<Stamp>, Error> {
         let scopes = fill.captured.stamp.iter().map(|(scope, _)| scope);
         let place = Place::of(&fill.namespace, &fill.response.key, scopes);
-        let mut exchange = self.data.begin(self.limits.write)?;
-        let admitted = self.admit(&mut exchange, fill, &place).await?;
+        let dispatch = self.shards.begin(Lane::Short, self.limits.write);
+        let admitted = self.admit(&dispatch, fill, &place).await?;
         Ok(admitted.map(|admitted| admitted.stamp))
     }
 
@@ -84,7 +86,7 @@ impl Shared {
     /// response names; `None` if one of its scopes may have been invalidated.
     async fn admit(
         &self,
-        exchange: &mut Exchange<'_>,
+        dispatch: &Dispatch<'_>,
         fill: &Fill,
         place: &Place<'_>,
     ) -> Result<Option<Admitted>, Error> {
@@ -100,7 +102,7 @@ impl Shared {
         if varies {
             commands.cmd("PTTL").arg(place.variants());
         }
-        let mut replies = exchange.send(&commands).await?;
+        let mut replies = dispatch.send(&commands).await?;
 
         let mut values = replies.array()?;
         let variants = values.bytes()?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::Pipeline;
 
@@ -12,9 +12,9 @@ use crate::error::{Error, ErrorKind};
 
 /// How many replicas have to know, and how long that may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Quorum {
-    pub(super) replicas: u32,
-    pub(super) within: Duration,
+pub(crate) struct Quorum {
+    pub(crate) replicas: u32,
+    pub(crate) within: Duration,
 }
 
 /// A connection for invalidations that replicas have to know of.
@@ -46,14 +46,14 @@ impl Replicas {
         Ok(Self { connection, quorum })
     }
 
-    /// Begins an exchange of which [`know`](Self::know) tells how far it has got.
+    /// Begins an exchange that has to end by `deadline`, but for the time that [`know`](Self::know)
+    /// takes, which tells how far it has got.
     ///
     /// # Errors
     ///
     /// While the connection is down, or the breaker open.
-    pub(super) fn begin(&self, limit: Duration) -> Result<Exchange<'_>, Error> {
-        self.connection
-            .begin(limit.saturating_add(self.quorum.within))
+    pub(super) fn begin(&self, deadline: Instant) -> Result<Exchange<'_>, Error> {
+        self.connection.begin_until(deadline + self.quorum.within)
     }
 
     /// Waits until enough replicas know of all that the exchange has changed.

@@ -4,6 +4,7 @@ use std::fmt;
 #[cfg(unix)]
 use std::path::PathBuf;
 
+use http::uri::Authority;
 use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
 
 use super::sentinel::Sentinels;
@@ -31,7 +32,7 @@ enum Whereabouts {
 
 /// What a socket is opened to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
+pub(crate) enum Endpoint {
     Tcp {
         host: String,
         port: u16,
@@ -88,6 +89,14 @@ impl Address {
         })
     }
 
+    /// Returns the address of another server that is spoken to in the same way.
+    pub(crate) fn with(&self, endpoint: Endpoint) -> Self {
+        Self {
+            whereabouts: Whereabouts::At(endpoint),
+            ..self.clone()
+        }
+    }
+
     /// Finds out where the server is at present.
     pub(super) async fn endpoint(&self) -> RedisResult<Endpoint> {
         match &self.whereabouts {
@@ -96,9 +105,30 @@ impl Address {
         }
     }
 
+    /// Returns where the server always is.
+    pub(crate) fn fixed(&self) -> Option<&Endpoint> {
+        match &self.whereabouts {
+            Whereabouts::At(endpoint) => Some(endpoint),
+            Whereabouts::Told(_) => None,
+        }
+    }
+
     /// Whether the server may be elsewhere the next time.
     pub(super) fn moves(&self) -> bool {
         matches!(self.whereabouts, Whereabouts::Told(_))
+    }
+}
+
+impl Endpoint {
+    /// Reads where a server of the same cluster is, as this one says: without a host, on its own.
+    pub(crate) fn beside(&self, host: &str, port: u16) -> Option<Self> {
+        let host = match (host, self) {
+            ("", Self::Tcp { host, .. }) => host,
+            ("" | "?", _) => return None,
+            (host, _) => host,
+        };
+        let host = host.to_owned();
+        (port != 0).then_some(Self::Tcp { host, port })
     }
 }
 
@@ -155,8 +185,21 @@ impl fmt::Display for Endpoint {
     }
 }
 
-fn wrong(reason: &str) -> Error {
+/// Reads `host[:port]`; `None` if it is none.
+pub(super) fn endpoint(host: &str, default_port: u16) -> Option<Endpoint> {
+    let authority: Authority = host.parse().ok()?;
+    let name = authority.host();
+    let port = match authority.as_str().strip_prefix(name)? {
+        "" => default_port,
+        port => port.strip_prefix(':')?.parse().ok()?,
+    };
+    let host = name.trim_matches(['[', ']']).to_owned();
+    (!host.is_empty()).then_some(Endpoint::Tcp { host, port })
+}
+
+pub(super) fn wrong(reason: &str) -> Error {
     let expected = "redis[s]://[user[:password]@]host[:port][/db], \
+        redis[s]+cluster://[user[:password]@]host[:port][,..], \
         redis[s]+sentinel://[user[:password]@]host[:port][,..]/service[/db] \
         or redis+unix:///path[?db=n]";
     Error::new(

@@ -1,7 +1,7 @@
 //! Two connections to one server, so that what is long does not hold up what is short.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::Instant;
 
 use super::{Connection, Exchange, Server};
 use crate::error::Error;
@@ -53,13 +53,13 @@ impl Lanes {
         size >= LONG
     }
 
-    /// Begins an exchange that has to end within `limit`.
+    /// Begins an exchange that has to end by `deadline`.
     ///
     /// # Errors
     ///
     /// While the connection is down, or the breaker open.
-    pub(crate) fn begin(&self, limit: Duration) -> Result<Exchange<'_>, Error> {
-        self.data.begin(limit)
+    pub(crate) fn begin(&self, deadline: Instant) -> Result<Exchange<'_>, Error> {
+        self.data.begin_until(deadline)
     }
 
     /// Begins an exchange of something long; among the short ones while there is no other lane.
@@ -67,22 +67,17 @@ impl Lanes {
     /// # Errors
     ///
     /// As [`begin`](Self::begin).
-    pub(crate) fn begin_bulk(&self, limit: Duration) -> Result<Exchange<'_>, Error> {
-        let among_others = self.data.begin(limit)?;
+    pub(crate) fn begin_bulk(&self, deadline: Instant) -> Result<Exchange<'_>, Error> {
+        let among_others = self.data.begin_until(deadline)?;
         let open = || Connection::open_lazily(Arc::clone(&self.server)).ok();
         let bulk = self.bulk.get_or_init(open).as_ref();
-        let alone = bulk.and_then(|bulk| bulk.begin(limit).ok());
+        let alone = bulk.and_then(|bulk| bulk.begin_until(deadline).ok());
         Ok(alone.unwrap_or(among_others))
     }
 
     /// Returns how the connection that all depends on is doing.
     pub(crate) fn health(&self) -> StoreHealth {
         self.data.health()
-    }
-
-    /// Counts the connections that there were, from one: with each, the server may be another.
-    pub(crate) fn generation(&self) -> u64 {
-        self.data.generation()
     }
 
     /// Ends the connections for good, once the commands under way are answered or out of time.

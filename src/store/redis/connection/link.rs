@@ -10,7 +10,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisResult};
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisResult, Value,
+};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -95,7 +97,7 @@ impl Link {
             }
         };
         // A server that is loading its data, or wants a password, takes connections all the same.
-        let ping = link.ping();
+        let ping = link.ask(redis::cmd("PING"));
         let hung_up = || Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
         let alone = AtomicUsize::new(0);
         link.drive(&alone, ping).await.unwrap_or_else(hung_up)?;
@@ -103,6 +105,21 @@ impl Link {
         let info = link.drive(&alone, info).await.flatten();
         link.version = info.as_deref().and_then(version);
         Ok(link)
+    }
+
+    /// Asks a server one question, on a connection for that alone.
+    pub(super) async fn ask_once(
+        endpoint: &Endpoint,
+        login: &RedisConnectionInfo,
+        tls: Option<&Tls>,
+        question: &Cmd,
+    ) -> RedisResult<Value> {
+        let mut link = Self::connect(endpoint, login, tls, None).await?;
+        let mut handle = link.handle();
+        let answer = question.query_async(&mut handle);
+        let hung_up = || Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
+        let alone = AtomicUsize::new(0);
+        link.drive(&alone, answer).await.unwrap_or_else(hung_up)
     }
 
     async fn log_in<S>(
@@ -191,10 +208,10 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// When the server answers anything else, such as that it is loading.
-    pub(super) fn ping(&self) -> impl Future<Output = RedisResult<()>> + use<> {
+    /// When the server refuses, as while it is loading.
+    pub(super) fn ask(&self, question: Cmd) -> impl Future<Output = RedisResult<()>> + use<> {
         let mut handle = self.handle();
-        async move { redis::cmd("PING").exec_async(&mut handle).await }
+        async move { question.exec_async(&mut handle).await }
     }
 
     /// Whether the server said to be a replica; one that does not say is believed to be none.

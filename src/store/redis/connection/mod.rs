@@ -6,12 +6,14 @@
 
 mod address;
 mod breaker;
+mod bulletin;
 mod condition;
 mod lanes;
 mod link;
 mod names;
 mod reply;
 mod sentinel;
+mod target;
 #[cfg(feature = "redis-tls")]
 mod tls;
 #[cfg(not(feature = "redis-tls"))]
@@ -22,10 +24,10 @@ mod upkeep;
 use std::fmt;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, RedisResult, ToRedisArgs, Value};
 use tokio::runtime::Handle;
@@ -34,14 +36,16 @@ use tokio::task::AbortHandle;
 use tokio::time::error::Elapsed;
 use tokio::time::{timeout, timeout_at};
 
-pub(crate) use self::address::{Address, AddressOptions};
+pub(crate) use self::address::{Address, AddressOptions, Endpoint};
 pub(crate) use self::breaker::{Breaker, BreakerPolicy};
+pub(crate) use self::bulletin::Bulletin;
 use self::condition::Condition;
 pub(crate) use self::lanes::Lanes;
 use self::link::Link;
 pub(crate) use self::names::Names;
 use self::reply::Health;
-pub(crate) use self::reply::Replies;
+pub(crate) use self::reply::{Replies, sent_on};
+pub(crate) use self::target::Target;
 use self::upkeep::Upkeep;
 use super::control::Tracker;
 use super::incarnation::Trusted;
@@ -58,6 +62,10 @@ pub(crate) struct Server {
     pub(crate) check_interval: Duration,
     pub(crate) breaker: Breaker,
     pub(crate) clock: Clock,
+    /// Shared by all servers of a store.
+    pub(crate) bulletin: Arc<Bulletin>,
+    /// What shows that it is still a primary of its cluster, if it is of one.
+    pub(crate) pulse: ArcSwapOption<Cmd>,
 }
 
 /// One connection to a server, kept up by a task that ends when this value is dropped.
@@ -73,8 +81,6 @@ struct Shared {
     tracker: Option<Arc<Tracker>>,
     state: ArcSwap<State>,
     condition: Condition,
-    /// Changes when a link has ended, before there is another.
-    generation: AtomicU64,
     stage: watch::Sender<Stage>,
     /// Wakes the task: the server did not answer, takes no writes, or is no longer needed.
     alarm: Notify,
@@ -146,7 +152,6 @@ impl Connection {
             tracker,
             state: ArcSwap::from_pointee(state),
             condition,
-            generation: AtomicU64::new(1),
             stage: watch::Sender::new(Stage::Running),
             alarm: Notify::new(),
             read_only: AtomicBool::new(false),
@@ -163,6 +168,15 @@ impl Connection {
     ///
     /// While the connection is down, or the breaker open.
     pub(crate) fn begin(&self, limit: Duration) -> Result<Exchange<'_>, Error> {
+        self.begin_until(self.shared.server.clock.now() + limit)
+    }
+
+    /// Begins an exchange that has to end by `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// While the connection is down, or the breaker open.
+    pub(crate) fn begin_until(&self, deadline: Instant) -> Result<Exchange<'_>, Error> {
         // Timers panic outside a runtime.
         runtime()?;
         let server = &self.shared.server;
@@ -176,16 +190,16 @@ impl Connection {
                     shared: &self.shared,
                     handle: handle.clone(),
                     trusted: Arc::clone(trusted),
-                    deadline: server.clock.now() + limit,
+                    deadline,
                 })
             }
             State::Down(reason) => Err(server.away(reason)),
         }
     }
 
-    /// Counts the links to the server that there were, from one.
-    pub(crate) fn generation(&self) -> u64 {
-        self.shared.generation.load(Ordering::Acquire)
+    /// Returns the command that shows that the server is the one to ask, where there are others.
+    pub(crate) fn pulse(&self) -> Option<Arc<Cmd>> {
+        self.shared.server.pulse.load_full()
     }
 
     /// Returns how the connection is doing.
@@ -236,6 +250,11 @@ pub(crate) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
+    /// Whether the server is one of a cluster's.
+    pub(crate) fn is_of_cluster(&self) -> bool {
+        self.shared.server.pulse.load().is_some()
+    }
+
     /// Returns the namespaces whose content is known to be of this life of the server.
     pub(crate) fn trusted(&self) -> Arc<Trusted> {
         Arc::clone(&self.trusted)
@@ -309,10 +328,35 @@ impl State {
 
 impl Server {
     async fn dial(&self, tracker: Option<&Arc<Tracker>>) -> Result<Link, Error> {
+        self.reach(Link::establish(&self.address, tracker)).await
+    }
+
+    /// Asks a question on a connection for that alone.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer in time, or refuses.
+    pub(crate) async fn ask_once(&self, question: &Cmd) -> Result<Value, Error> {
+        let Address { login, tls, .. } = &self.address;
+        self.reach(async {
+            let endpoint = self.address.endpoint().await?;
+            Link::ask_once(&endpoint, login, tls.as_ref(), question).await
+        })
+        .await
+    }
+
+    /// Makes the command whose success shows that the server does its work.
+    pub(crate) fn sign_of_life(&self) -> Cmd {
+        match &*self.pulse.load() {
+            Some(pulse) => Cmd::clone(pulse),
+            None => redis::cmd("PING"),
+        }
+    }
+
+    async fn reach<T>(&self, attempt: impl Future<Output = RedisResult<T>>) -> Result<T, Error> {
         let message = format!("redis at {} cannot be reached", self.address);
-        let link = Link::establish(&self.address, tracker);
-        match timeout(self.connect_timeout, link).await {
-            Ok(Ok(link)) => Ok(link),
+        match timeout(self.connect_timeout, attempt).await {
+            Ok(Ok(reached)) => Ok(reached),
             Ok(Err(error)) => Err(reply::failed(error, message)),
             Err(elapsed) => Err(Error::new(ErrorKind::Timeout, message).with_source(elapsed)),
         }
@@ -365,12 +409,19 @@ impl Shared {
         });
         match health {
             Health::Well => breaker.succeeded(clock.now()),
+            Health::Elsewhere => {
+                breaker.succeeded(clock.now());
+                self.server.bulletin.strayed();
+            }
             Health::ReadOnly => {
                 breaker.succeeded(clock.now());
                 self.read_only.store(true, Ordering::Relaxed);
                 self.alarm.notify_one();
             }
-            Health::Unable => self.unanswered(),
+            Health::Unable => {
+                self.unanswered();
+                self.server.bulletin.strayed();
+            }
         }
     }
 
@@ -388,7 +439,7 @@ impl Shared {
     }
 }
 
-fn runtime() -> Result<Handle, Error> {
+pub(crate) fn runtime() -> Result<Handle, Error> {
     Handle::try_current().map_err(|error| {
         let message = "the Redis store works inside a Tokio runtime only";
         Error::new(ErrorKind::Invalid, message).with_source(error)
@@ -415,6 +466,8 @@ mod tests {
             check_interval: Duration::from_secs(5),
             breaker: Breaker::new(BreakerPolicy::default()),
             clock: Clock::system(),
+            bulletin: Arc::new(Bulletin::new()),
+            pulse: ArcSwapOption::empty(),
         }
     }
 

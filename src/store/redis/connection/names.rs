@@ -30,11 +30,11 @@ impl Names {
         self.count = self.count.saturating_add(1);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    pub(super) fn command(&self) -> &Cmd {
+    pub(crate) fn command(&self) -> &Cmd {
         &self.command
     }
 

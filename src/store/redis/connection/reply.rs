@@ -59,6 +59,26 @@ impl Replies {
         }
     }
 
+    /// Returns all replies that are left.
+    pub(crate) fn into_values(self) -> Vec<Value> {
+        self.0.collect()
+    }
+
+    /// Takes the reply to a command of which only matters that the server is the one to ask for it,
+    /// though it may send on to where the slot moves.
+    pub(crate) fn mine(&mut self) -> Result<(), Error> {
+        let reply = self.value()?;
+        match sent_on(&reply) {
+            Some(_) => Ok(()),
+            None => accepted(Some(reply)).map(drop),
+        }
+    }
+
+    /// Takes the next reply as it is.
+    pub(crate) fn value(&mut self) -> Result<Value, Error> {
+        self.0.next().ok_or_else(nonsense)
+    }
+
     fn take(&mut self) -> Result<Value, Error> {
         accepted(self.0.next())
     }
@@ -77,10 +97,23 @@ fn accepted(reply: Option<Value>) -> Result<Value, Error> {
 pub(super) enum Health {
     /// It answers commands, though it may refuse one.
     Well,
+    /// It answers, and says that another server of its cluster has what was asked for.
+    Elsewhere,
     /// It has become a replica and takes no writes.
     ReadOnly,
     /// It does nothing at present: it loads its data, runs a script, or has lost its primary.
     Unable,
+}
+
+/// Returns the host and the port of the server that a command has to be sent to this once.
+pub(crate) fn sent_on(reply: &Value) -> Option<(&str, u16)> {
+    let Value::ServerError(refusal) = reply else {
+        return None;
+    };
+    let details = refusal.details().filter(|_| refusal.code() == "ASK")?;
+    let (_slot, address) = details.split_once(' ')?;
+    let (host, port) = address.rsplit_once(':')?;
+    Some((host, port.parse().ok()?))
 }
 
 /// Returns the refusal among the replies that says most about the server, and what it says.
@@ -95,6 +128,8 @@ pub(super) fn gravest_refusal(values: &[Value]) -> Option<(Health, Error)> {
 
 fn health(refusal: &ServerError) -> Health {
     match refusal.code() {
+        "ASK" => Health::Well,
+        "MOVED" => Health::Elsewhere,
         "READONLY" => Health::ReadOnly,
         code if kind(code) == ErrorKind::Unavailable => Health::Unable,
         _ => Health::Well,
@@ -122,7 +157,9 @@ fn refused(refusal: &ServerError) -> Error {
 /// What can be done about an error reply, by its first word.
 fn kind(code: &str) -> ErrorKind {
     match code {
-        "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" => ErrorKind::Unavailable,
+        "LOADING" | "BUSY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MOVED" | "ASK" => {
+            ErrorKind::Unavailable
+        }
         // The key holds a list or the like, which this crate never makes.
         "WRONGTYPE" => ErrorKind::Damaged,
         _ => ErrorKind::Refused,
@@ -160,7 +197,8 @@ mod tests {
             ("NOREPLICAS", ErrorKind::Refused, Health::Well),
             ("NOAUTH", ErrorKind::Refused, Health::Well),
             ("NOPERM", ErrorKind::Refused, Health::Well),
-            ("MOVED", ErrorKind::Refused, Health::Well),
+            ("ASK", ErrorKind::Unavailable, Health::Well),
+            ("MOVED", ErrorKind::Unavailable, Health::Elsewhere),
             ("ERR", ErrorKind::Refused, Health::Well),
         ] {
             let values = vec![Value::Nil, reply(&format!("-{code} some details\r\n"))];
@@ -184,6 +222,21 @@ mod tests {
         assert_eq!(replies.integer().unwrap_err().kind(), ErrorKind::Damaged);
         replies.all_done().unwrap();
         assert_eq!(replies.done().unwrap_err().kind(), ErrorKind::Damaged);
+    }
+
+    #[test]
+    fn a_command_is_sent_on_to_where_the_server_says() {
+        for (text, expected) in [
+            ("-ASK 3999 127.0.0.1:6381\r\n", Some(("127.0.0.1", 6381))),
+            ("-ASK 3999 ::1:6381\r\n", Some(("::1", 6381))),
+            ("-ASK 3999 :6381\r\n", Some(("", 6381))),
+            ("-ASK 3999 :x\r\n", None),
+            ("-ASK\r\n", None),
+            ("-MOVED 3999 127.0.0.1:6381\r\n", None),
+            ("+ASK 3999 127.0.0.1:6381\r\n", None),
+        ] {
+            assert_eq!(sent_on(&reply(text)), expected, "{text}");
+        }
     }
 
     #[test]

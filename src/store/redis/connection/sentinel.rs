@@ -2,14 +2,12 @@
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use http::uri::Authority;
-use redis::{RedisConnectionInfo, RedisResult};
+use redis::{FromRedisValue, RedisConnectionInfo, RedisResult};
 use tokio::time::timeout;
 
-use super::address::Endpoint;
+use super::address::{Endpoint, endpoint};
 use super::link::Link;
 use super::tls::Tls;
 
@@ -28,7 +26,10 @@ impl Sentinels {
 
     /// Reads `host[:port]`, with commas between several; `None` if they are none.
     pub(super) fn parse(hosts: &str, service: &str, login: RedisConnectionInfo) -> Option<Self> {
-        let hosts: Option<Vec<_>> = hosts.split(',').map(endpoint).collect();
+        let hosts: Option<Vec<_>> = hosts
+            .split(',')
+            .map(|host| endpoint(host, Self::PORT))
+            .collect();
         Some(Self {
             hosts: hosts?,
             service: (!service.is_empty()).then(|| service.to_owned())?,
@@ -50,14 +51,10 @@ impl Sentinels {
     }
 
     async fn ask(&self, sentinel: &Endpoint, tls: Option<&Tls>) -> RedisResult<Endpoint> {
-        let mut link = Link::connect(sentinel, &self.login, tls, None).await?;
-        let mut handle = link.handle();
         let mut question = redis::cmd("SENTINEL");
         question.arg("get-master-addr-by-name").arg(&self.service);
-        let answer = question.query_async::<Option<(String, u16)>>(&mut handle);
-        let hung_up = || Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
-        let alone = AtomicUsize::new(0);
-        let answer = link.drive(&alone, answer).await.unwrap_or_else(hung_up)?;
+        let answer = Link::ask_once(sentinel, &self.login, tls, &question).await?;
+        let answer = Option::<(String, u16)>::from_redis_value(answer)?;
         let unknown = || io::Error::new(io::ErrorKind::NotFound, "no Sentinel knows the service");
         let (host, port) = answer.ok_or_else(unknown)?;
         Ok(Endpoint::Tcp { host, port })
@@ -68,17 +65,6 @@ impl fmt::Display for Sentinels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the primary of {}", self.service)
     }
-}
-
-fn endpoint(host: &str) -> Option<Endpoint> {
-    let authority: Authority = host.parse().ok()?;
-    let name = authority.host();
-    let port = match authority.as_str().strip_prefix(name)? {
-        "" => Sentinels::PORT,
-        port => port.strip_prefix(':')?.parse().ok()?,
-    };
-    let host = name.trim_matches(['[', ']']).to_owned();
-    (!host.is_empty()).then_some(Endpoint::Tcp { host, port })
 }
 
 #[cfg(test)]

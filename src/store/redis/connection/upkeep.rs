@@ -65,7 +65,7 @@ impl Upkeep {
         self.0.server.breaker.close();
         tracing::debug!(%address, "connected to redis");
         let reason = self.watch(&mut link).await;
-        self.0.generation.fetch_add(1, Ordering::Release);
+        self.0.server.bulletin.lost();
         self.down(reason.to_owned());
         if self.is_closing() {
             // Commands under way hold handles; those that are not answered by then are given up.
@@ -109,7 +109,7 @@ impl Upkeep {
             if let Some(Ok(true)) = link.drive(exchanges, left_behind).await {
                 return "another server has become the primary";
             }
-            let ping = link.ping();
+            let ping = link.ask(server.sign_of_life());
             match link.drive(exchanges, timeout(PATIENCE, ping)).await {
                 None => return ENDED,
                 Some(Err(_elapsed)) => return "it does not answer",

@@ -108,6 +108,12 @@ impl Mirror {
         stamp.iter().all(holds)
     }
 
+    /// Whether an epoch of a scope is known to be current.
+    pub(crate) fn holds(&self, scope: Scope, epoch: Epoch) -> bool {
+        let holds = |now| self.cells(scope).any(|cell| cell.holds(epoch, now));
+        self.leased().is_some_and(holds)
+    }
+
     /// Returns the current epoch of a scope, if it is known.
     pub(crate) fn epoch(&self, namespace: &Namespace, scope: Scope) -> Option<Epoch> {
         let now = self.leased()?;
@@ -189,12 +195,21 @@ impl Mirror {
     }
 
     /// Forgets everything, and what is being read.
+    pub(crate) fn forget_all(&self) {
+        self.empty(&mut self.log.lock());
+    }
+
+    /// Forgets everything, and believes nothing until the lease is renewed.
     pub(super) fn clear(&self) {
         self.wipe(&mut self.log.lock());
     }
 
     fn wipe(&self, log: &mut Log) {
         self.lease.store(0, Ordering::Release);
+        self.empty(log);
+    }
+
+    fn empty(&self, log: &mut Log) {
         log.sequence += 1;
         log.cleared = log.sequence;
         self.sets.iter().flatten().for_each(Cell::clear);

@@ -16,11 +16,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redis::Pipeline;
+use redis::{Cmd, Pipeline};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
+use self::mirror::Load;
 pub(super) use self::mirror::Mirror;
 pub use self::tracker::Mirroring;
 pub(super) use self::tracker::{Listener, Tracker};
@@ -81,18 +82,14 @@ impl Control {
         let mut exchange = self.connection.begin(limit)?;
         incarnation::check(&mut exchange, namespace).await?;
         let load = mirror.begin();
-        let mut commands = Pipeline::with_capacity(scopes.len().saturating_add(1));
-        if load.tracks {
-            track(&mut commands);
-        }
+        let mut commands = Pipeline::with_capacity(scopes.len().saturating_add(2));
+        let preface = Preface::write(&mut commands, load, &self.connection);
         // One command each: inside the reply to an `MGET`, Redis 6 may tell of a change.
         for scope in scopes {
             commands.add_command(get(&layout::epoch(namespace, *scope)));
         }
         let mut replies = exchange.send(&commands).await?;
-        if load.tracks {
-            tracked(&mut replies, &self.tracker)?;
-        }
+        preface.read(&mut replies, &self.tracker)?;
         let mut known = Known::new();
         known.read(&mut replies, scopes)?;
         for scope in scopes {
@@ -114,16 +111,17 @@ impl Control {
         name: &Name,
         limit: Duration,
     ) -> Result<(Option<Bytes>, Watch), Error> {
-        if !self.mirror().begin().tracks {
+        let load = self.mirror().begin();
+        if !load.tracks {
             return Err(Error::new(ErrorKind::Unavailable, "redis does not tell"));
         }
         let watch = Watch::begin(&self.tracker, name);
         let mut exchange = self.connection.begin(limit)?;
-        let mut commands = Pipeline::with_capacity(2);
-        track(&mut commands);
+        let mut commands = Pipeline::with_capacity(3);
+        let preface = Preface::write(&mut commands, load, &self.connection);
         commands.add_command(get(name));
         let mut replies = exchange.send(&commands).await?;
-        tracked(&mut replies, &self.tracker)?;
+        preface.read(&mut replies, &self.tracker)?;
         Ok((replies.bytes()?, watch))
     }
 
@@ -147,28 +145,52 @@ async fn beat(connection: Arc<Connection>, tracker: Arc<Tracker>) {
         if load.tracks
             && let Ok(mut exchange) = connection.begin(mirror::LEASE)
         {
-            let mut commands = Pipeline::with_capacity(1);
-            track(&mut commands);
+            let mut commands = Pipeline::with_capacity(2);
+            let preface = Preface::write(&mut commands, load, &connection);
             let answer = exchange.send(&commands).await;
-            if answer.is_ok_and(|mut replies| tracked(&mut replies, &tracker).is_ok()) {
+            if answer.is_ok_and(|mut replies| preface.read(&mut replies, &tracker).is_ok()) {
                 tracker.mirror.renew(load);
             }
         }
     }
 }
 
-fn track(commands: &mut Pipeline) {
-    commands.cmd("CLIENT").arg("TRACKING").arg("ON");
+/// What a question begins with, for its answer to be believed.
+struct Preface {
+    /// The server is told to tell of changes.
+    tracks: bool,
+    /// It shows that it is the one to ask. In a cluster another may have taken its place, and one
+    /// that is cut off from the others refuses to write at last, but not to read.
+    beats: bool,
 }
 
-/// Takes the reply to [`track`]. A refusal, which is no error here, leaves nothing to be believed
-/// of what was asked behind it.
-fn tracked(replies: &mut Replies, tracker: &Tracker) -> Result<(), Error> {
-    match replies.done() {
-        Err(refusal) if refusal.kind() == ErrorKind::Refused => {
-            tracker.refused(&refusal);
-            Ok(())
+impl Preface {
+    fn write(commands: &mut Pipeline, load: Load, connection: &Connection) -> Self {
+        if load.tracks {
+            commands.cmd("CLIENT").arg("TRACKING").arg("ON");
         }
-        done => done,
+        let pulse = connection.pulse();
+        if let Some(pulse) = &pulse {
+            commands.add_command(Cmd::clone(pulse));
+        }
+        Self {
+            tracks: load.tracks,
+            beats: pulse.is_some(),
+        }
+    }
+
+    /// Takes the replies. That the server will not tell is no error here, but leaves nothing to be
+    /// believed of what was asked behind it.
+    fn read(self, replies: &mut Replies, tracker: &Tracker) -> Result<(), Error> {
+        if self.tracks {
+            match replies.done() {
+                Err(refusal) if refusal.kind() == ErrorKind::Refused => tracker.refused(&refusal),
+                done => done?,
+            }
+        }
+        match self.beats {
+            true => replies.mine(),
+            false => Ok(()),
+        }
     }
 }

@@ -21,7 +21,7 @@ impl Counted {
         let store = RedisStore::connect(&proxy.url()).await.unwrap();
         let desk = Desk::of(store);
         // The first capture renews epochs; those that follow are like most.
-        desk.capture(&[]).await.unwrap();
+        desk.capture(&[desk.tag("first")]).await.unwrap();
         Self { desk, redis, proxy }
     }
 

@@ -1,6 +1,7 @@
 //! The store against real servers.
 
 mod claims;
+mod cluster;
 mod commands;
 #[cfg(feature = "compression")]
 mod compression;

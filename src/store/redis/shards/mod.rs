@@ -1,0 +1,225 @@
+//! The servers that a store is spread over.
+//!
+//! One server has everything. In a cluster each primary has some of 16,384 slots, and the name of a
+//! thing decides about its slot ([`slot`]). What is kept under one primary key shares a slot, and so
+//! do the epoch of a tag and its mark; the epochs that a response stands under may be anywhere.
+//!
+//! Whatever asks or tells does so through a [`Dispatch`], as if there were one server. With several,
+//! it takes the commands apart ([`split`]), so that none spans slots, and sends each server its own
+//! in one piece, all at the same time: that takes as long as one round trip to the slowest of them.
+//! A server that is away fails what needs it, and nothing else.
+//!
+//! Which primary has a slot is known from the servers ([`map`]), and asked again when something
+//! points to a change ([`cluster`]).
+
+mod cluster;
+mod dispatch;
+mod map;
+mod shard;
+mod slot;
+mod slots;
+mod split;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use self::cluster::Cluster;
+pub(crate) use self::dispatch::Dispatch;
+use self::map::Map;
+use self::shard::Shard;
+pub(crate) use self::shard::{Lane, Plan};
+use super::connection::{Bulletin, Target};
+use super::control::Watch;
+use super::epochs::Known;
+use super::layout::{self, Name};
+use crate::clock::Clock;
+use crate::epoch::{Scope, Stamp};
+use crate::error::{Error, ErrorKind};
+use crate::key::Namespace;
+use crate::store::StoreHealth;
+use futures_util::future::join_all;
+
+/// The servers of a store, and which of them has what.
+#[derive(Debug)]
+pub(crate) struct Shards {
+    servers: Servers,
+    bulletin: Arc<Bulletin>,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+enum Servers {
+    One(Arc<Map>),
+    Cluster(Cluster),
+}
+
+impl Shards {
+    /// Connects to a server, or to the primaries of a cluster.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer in time, or refuses; of a cluster, when all that the target
+    /// names do.
+    pub(crate) async fn open(target: Target, plan: Plan) -> Result<Self, Error> {
+        let (bulletin, clock) = (Arc::clone(&plan.bulletin), plan.clock.clone());
+        let servers = match target {
+            Target::Server(address) => Servers::one(Shard::open(address, &plan).await?),
+            Target::Cluster(one, seeds) => Servers::Cluster(Cluster::open(one, seeds, plan).await?),
+        };
+        Ok(Self {
+            servers,
+            bulletin,
+            clock,
+        })
+    }
+
+    /// Connects in the background, trying until it succeeds.
+    ///
+    /// # Errors
+    ///
+    /// Outside a Tokio runtime.
+    pub(crate) fn open_lazily(target: Target, plan: Plan) -> Result<Self, Error> {
+        let (bulletin, clock) = (Arc::clone(&plan.bulletin), plan.clock.clone());
+        let servers = match target {
+            Target::Server(address) => Servers::one(Shard::open_lazily(address, &plan)?),
+            Target::Cluster(one, seeds) => {
+                Servers::Cluster(Cluster::open_lazily(one, seeds, plan)?)
+            }
+        };
+        Ok(Self {
+            servers,
+            bulletin,
+            clock,
+        })
+    }
+
+    /// Begins to ask and tell, all of it within `limit`.
+    pub(crate) fn begin(&self, lane: Lane, limit: Duration) -> Dispatch<'_> {
+        Dispatch::new(self.map(), lane, self.clock.now() + limit)
+    }
+
+    /// Reads epochs on the connections on which the servers tell when they change, and remembers them
+    /// for as long as they may be believed.
+    ///
+    /// # Errors
+    ///
+    /// When a server cannot be asked, or not within `limit`, and where nothing is mirrored.
+    pub(crate) async fn load(
+        &self,
+        namespace: &Namespace,
+        scopes: &[Scope],
+        limit: Duration,
+    ) -> Result<Known, Error> {
+        let map = self.map();
+        let parts = map.by_owner(scopes)?;
+        let loads = parts
+            .iter()
+            .map(|(shard, scopes)| shard.load(namespace, scopes, limit));
+        let mut known = Known::new();
+        for loaded in join_all(loads).await {
+            known.extend(loaded?);
+        }
+        Ok(known)
+    }
+
+    /// Reads a lock, and returns with it what ends when something becomes of it.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be asked, or not within `limit`, or does not tell.
+    pub(crate) async fn watch(
+        &self,
+        name: &Name,
+        limit: Duration,
+    ) -> Result<(Option<Bytes>, Watch), Error> {
+        let map = self.map();
+        let slot = slot::of(name.as_bytes());
+        let owner = map.sole().or_else(|| map.owner(slot));
+        let owner = owner.ok_or_else(|| {
+            let message = "no server of the cluster is known to have a lock";
+            Error::new(ErrorKind::Unavailable, message)
+        })?;
+        owner.watch(name, limit).await
+    }
+
+    /// Whether every epoch of a stamp is known to be current, without asking.
+    pub(crate) fn vouch_for(&self, stamp: &Stamp) -> bool {
+        self.with_map(|map| map.vouches_for(stamp))
+    }
+
+    /// Holds the epochs of scopes for current no longer. The servers tell as well, but perhaps later
+    /// than the caller tells others.
+    pub(crate) fn forget(&self, scopes: &[Scope]) {
+        self.with_map(|map| {
+            for scope in scopes {
+                if let Some(mirror) = map.owner_of(*scope).and_then(|shard| shard.mirror()) {
+                    mirror.forget(layout::slot(*scope));
+                }
+            }
+        });
+    }
+
+    /// Counts, from one, how often a server may have lost what it was told.
+    pub(crate) fn generation(&self) -> u64 {
+        self.bulletin.generation()
+    }
+
+    /// Makes sure that all servers answer within `limit`.
+    ///
+    /// # Errors
+    ///
+    /// When one of them does not, or none is known.
+    pub(crate) async fn check(&self, limit: Duration) -> Result<(), Error> {
+        let map = self.map();
+        let deadline = self.clock.now() + limit;
+        let checks = map.shards().iter().map(|shard| shard.check(deadline));
+        let checks = join_all(checks).await;
+        if checks.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "no server of the cluster is known",
+            ));
+        }
+        checks.into_iter().collect()
+    }
+
+    /// Returns how the servers are doing: how the worst of them is.
+    pub(crate) fn health(&self) -> StoreHealth {
+        let worst = self.with_map(Map::health);
+        match (worst, &self.servers) {
+            (Some(worst), _) => worst,
+            (None, Servers::Cluster(cluster)) => cluster.health(),
+            (None, Servers::One(_)) => StoreHealth::default(),
+        }
+    }
+
+    /// Ends all connections for good, once the commands under way are answered or out of time.
+    pub(crate) async fn close(&self) {
+        if let Servers::Cluster(cluster) = &self.servers {
+            cluster.stop();
+        }
+        join_all(self.map().shards().iter().map(|shard| shard.close())).await;
+    }
+
+    fn map(&self) -> Arc<Map> {
+        match &self.servers {
+            Servers::One(map) => Arc::clone(map),
+            Servers::Cluster(cluster) => cluster.map().load_full(),
+        }
+    }
+
+    fn with_map<T>(&self, look: impl FnOnce(&Map) -> T) -> T {
+        match &self.servers {
+            Servers::One(map) => look(map),
+            Servers::Cluster(cluster) => look(&cluster.map().load()),
+        }
+    }
+}
+
+impl Servers {
+    fn one(shard: Shard) -> Self {
+        Self::One(Arc::new(Map::of_one(shard)))
+    }
+}

@@ -1,0 +1,295 @@
+//! The store over a cluster: all of it at once, and while parts of it move and fail.
+
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::epoch::Stamp;
+use crate::store::redis::redis_cluster::RedisCluster;
+
+/// As good as at once, on a machine that is busy with other tests.
+const AT_ONCE: Duration = Duration::from_millis(20);
+
+async fn desk(cluster: &RedisCluster) -> Desk {
+    Desk::of(patient(&cluster.url()).connect().await.unwrap())
+}
+
+/// Makes sure that no server was sent what is not its own, or spans slots.
+fn assert_no_errors(cluster: &RedisCluster) {
+    for place in 0..RedisCluster::SERVERS {
+        let errors = cluster.server(place).command(&["INFO", "errorstats"]);
+        // The client names itself, which Redis learned to understand with 7.2.
+        let errors = errors
+            .lines()
+            .filter(|line| !line.starts_with("errorstat_ERR:"));
+        assert_eq!(errors.collect::<Vec<_>>(), ["# Errorstats"]);
+    }
+}
+
+fn slot(cluster: &RedisCluster, desk: &Desk, scope: Scope) -> u16 {
+    cluster.slot(&layout::epoch(&desk.namespace, scope).to_string())
+}
+
+/// Waits until something holds; gives up after ten seconds.
+async fn until(mut condition: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !condition().await {
+        assert!(Instant::now() < end, "not within ten seconds");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn warm(desk: &Desk, stamp: &Stamp) {
+    until(async || {
+        // Not confirmed where a connection is being made.
+        let _ = desk.store.confirm(&desk.namespace, stamp).await;
+        desk.store.vouches_for(stamp)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_cluster_the_store_conforms() {
+    let cluster = RedisCluster::start();
+    let store = patient(&cluster.url()).connect().await.unwrap();
+    conformance::run(Arc::new(store)).await;
+    assert_no_errors(&cluster);
+    for place in 0..3 {
+        let names = cluster.server(place).command(&["DBSIZE"]);
+        assert_ne!(names, "0", "each has a part");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_cluster_the_store_conforms_under_the_least_acl() {
+    let cluster = RedisCluster::start();
+    let user = ["ACL", "SETUSER", "app", "on", ">s3cret", "-@all"];
+    let words = user.into_iter().chain(LEAST_ACL.split(' '));
+    let words: Vec<_> = words.chain(["+cluster|slots", "+asking"]).collect();
+    for place in 0..RedisCluster::SERVERS {
+        assert_eq!(cluster.server(place).command(&words), "OK");
+    }
+    let url = cluster.url().replace("://", "://app:s3cret@");
+    let desk = Desk::of(patient(&url).connect().await.unwrap());
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    let stamp = desk.capture(&sample.scopes()).await.unwrap().stamp;
+    warm(&desk, &stamp).await;
+    let slot = slot(&cluster, &desk, sample.scopes()[2]);
+    let to = (cluster.owner(slot) + 1) % 3;
+    cluster.begin_move(slot, to);
+    cluster.move_names(slot, to, "hc1:");
+    assert!(desk.body(&sample).await.is_some());
+    cluster.end_move(slot, to);
+    // What the server is sent that had the slot fails once.
+    until(async || desk.capture(&sample.scopes()).await.is_ok()).await;
+    conformance::run(Arc::new(desk.store)).await;
+    for place in 0..RedisCluster::SERVERS {
+        let errors = cluster.server(place).command(&["INFO", "errorstats"]);
+        assert!(!errors.contains("NOPERM"), "{errors}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_spread_over_a_cluster_is_found_told_of_and_invalidated() {
+    let cluster = RedisCluster::start();
+    let [one, other] = [desk(&cluster).await, desk(&cluster).await];
+    let samples: Vec<_> = (0..30).map(|n| one.sample(&format!("/{n}"))).collect();
+    let tags: Vec<_> = (0..30).map(|n| one.tag(&n.to_string())).collect();
+    for (sample, tag) in samples.iter().zip(&tags) {
+        one.fill(sample, &[*tag]).await;
+        assert!(other.body(sample).await.is_some());
+    }
+    let found = async |desk: &Desk, sample| match desk.outcome(sample).await {
+        Outcome::Response(response) => response,
+        outcome => panic!("{outcome:?}"),
+    };
+    for (sample, tag) in samples.iter().zip(&tags) {
+        let stamp = found(&other, sample).await.stamp().clone();
+        warm(&other, &stamp).await;
+        one.invalidate(&[*tag]).await.unwrap();
+        assert!(matches!(one.outcome(sample).await, Outcome::Invalidated));
+        until(async || !other.store.vouches_for(&stamp)).await;
+    }
+    for scope in [2, 1, 0] {
+        for sample in &samples {
+            one.fill(sample, &[]).await;
+        }
+        let everything: Vec<_> = samples
+            .iter()
+            .map(|sample| sample.scopes()[scope])
+            .collect();
+        one.invalidate(&everything).await.unwrap();
+        for sample in &samples {
+            assert!(matches!(other.outcome(sample).await, Outcome::Invalidated));
+        }
+    }
+    assert_no_errors(&cluster);
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_is_read_and_written_at_both_ends() {
+    let cluster = RedisCluster::start();
+    let [desk, other] = [desk(&cluster).await, desk(&cluster).await];
+    // What has moved already: nothing, response, epoch, list of variants, everything.
+    for (n, moved) in ["nothing", ":e:", ":v:", ":y:", "hc1:"].iter().enumerate() {
+        let sample = desk.sample(&format!("/{n}"));
+        let german = sample.clone().asked_with("accept-language", "de");
+        let german = german.field("vary", b"accept-language");
+        desk.fill(&german, &[]).await;
+        let stamp = desk.capture(&sample.scopes()).await.unwrap().stamp;
+        warm(&other, &stamp).await;
+        let slot = slot(&cluster, &desk, sample.scopes()[2]);
+        let to = (cluster.owner(slot) + 1) % 3;
+        cluster.begin_move(slot, to);
+        cluster.move_names(slot, to, moved);
+
+        for desk in [&desk, &other] {
+            assert!(desk.body(&german).await.is_some(), "{moved}");
+        }
+        let (_, claim) = desk.claim(&german, None).await.unwrap();
+        assert!(matches!(claim, Claim::Granted(_)), "{moved}");
+        let (_, denied) = other.claim(&german, None).await.unwrap();
+        assert!(matches!(denied, Claim::Elsewhere(_)), "{moved}");
+        desk.invalidate(&sample.scopes()[2..]).await.unwrap();
+        assert!(matches!(other.outcome(&german).await, Outcome::Invalidated));
+        until(async || !other.store.vouches_for(&stamp)).await;
+        assert!(!other.store.confirm(&other.namespace, &stamp).await.unwrap());
+        desk.fill(&german, &[]).await;
+        assert!(other.body(&german).await.is_some(), "{moved}");
+
+        cluster.end_move(slot, to);
+        // One request finds out, or a check did before.
+        let _ = other.look_up(&german).await;
+        until(async || other.look_up(&german).await.is_ok()).await;
+        assert!(other.body(&german).await.is_some(), "{moved}");
+        until(async || desk.look_up(&german).await.is_ok()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_late_tag_whose_slot_moves_is_not_revived() {
+    let cluster = RedisCluster::start();
+    let desk = desk(&cluster).await;
+    for (n, moved) in ["nothing", ":v:", ":m:", "hc1:"].iter().enumerate() {
+        let (sample, tag) = (desk.sample(&format!("/{n}")), desk.tag(moved));
+        desk.fill(&sample, &[tag]).await;
+        desk.invalidate(&[tag]).await.unwrap();
+        desk.fill(&sample, &[]).await;
+        desk.invalidate(&[tag]).await.unwrap();
+        let slot = slot(&cluster, &desk, tag);
+        let to = (cluster.owner(slot) + 1) % 3;
+        cluster.begin_move(slot, to);
+        cluster.move_names(slot, to, moved);
+
+        let captured = desk.capture(&sample.scopes()).await.unwrap();
+        desk.invalidate(&[tag]).await.unwrap();
+        let kept = desk.put(&sample, captured, &[tag]).await.unwrap();
+        assert_eq!(kept, Kept::Invalidated, "{moved}");
+        // Past the margin within which ages are not believed.
+        sleep(Duration::from_millis(80)).await;
+        desk.fill(&sample, &[tag]).await;
+        desk.invalidate(&[tag]).await.unwrap();
+        assert!(matches!(desk.outcome(&sample).await, Outcome::Invalidated));
+        cluster.end_move(slot, to);
+        until(async || desk.invalidate(&[tag]).await.is_ok()).await;
+    }
+}
+
+#[tokio::test]
+async fn what_needs_a_primary_that_was_killed_fails_at_once_and_all_else_goes_on() {
+    let mut cluster = RedisCluster::start();
+    let builder = RedisStore::builder(&cluster.url());
+    let desk = Desk::of(builder.connect().await.unwrap());
+    let owner = |cluster: &RedisCluster, scope| cluster.owner(slot(cluster, &desk, scope));
+    let [everything, route, _] = desk.sample("/").scopes();
+    let needed = [everything, route].map(|scope| owner(&cluster, scope));
+    let victim = (0..3).find(|place| !needed.contains(place)).unwrap();
+    let samples: Vec<_> = (0..40).map(|n| desk.sample(&format!("/{n}"))).collect();
+    for sample in &samples {
+        desk.fill(sample, &[]).await;
+    }
+    let (lost, kept): (Vec<_>, Vec<_>) = samples
+        .iter()
+        .partition(|sample| owner(&cluster, sample.scopes()[2]) == victim);
+    assert!(!lost.is_empty() && !kept.is_empty());
+    let generation = desk.store.generation();
+    cluster.kill(victim);
+
+    let mut failures = 0;
+    until(async || {
+        for sample in &kept {
+            let began = Instant::now();
+            assert!(desk.body(sample).await.is_some());
+            assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+        }
+        let began = Instant::now();
+        let outcomes = [desk.look_up(lost[0]).await, desk.look_up(lost[1]).await];
+        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+        failures += outcomes.iter().filter(|outcome| outcome.is_err()).count();
+        outcomes.iter().all(Result::is_ok)
+    })
+    .await;
+    assert!(failures > 10, "it was away for a while");
+    assert_ne!(desk.store.generation(), generation);
+    for sample in &samples {
+        assert!(desk.body(sample).await.is_some(), "replicas had it all");
+        desk.invalidate(&sample.scopes()[2..]).await.unwrap();
+        assert!(matches!(desk.outcome(sample).await, Outcome::Invalidated));
+    }
+    assert!(desk.store.health().connected);
+
+    cluster.restart(victim);
+    cluster.until_replicated();
+    for sample in &samples {
+        desk.fill(sample, &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn the_health_of_a_cluster_is_that_of_its_worst_server() {
+    let mut cluster = RedisCluster::start();
+    let desk = Desk::of(RedisStore::connect(&cluster.url()).await.unwrap());
+    desk.store.check().await.unwrap();
+    let health = desk.store.health();
+    assert!(health.connected && health.degraded_since.is_none());
+    assert!(
+        health
+            .server
+            .is_some_and(|server| server.starts_with("Redis "))
+    );
+    cluster.kill(1);
+    until(async || !desk.store.health().connected).await;
+    assert!(desk.store.health().degraded_since.is_some());
+    assert!(desk.store.check().await.is_err());
+    // Its replica takes its place.
+    until(async || desk.store.check().await.is_ok()).await;
+    until(async || desk.store.health().connected).await;
+}
+
+#[tokio::test]
+async fn a_cluster_is_found_by_any_of_its_servers_and_when_it_comes_up() {
+    let mut cluster = RedisCluster::start();
+    let [replica, killed] = [3, 5].map(|place| cluster.server(place).port());
+    cluster.kill(5);
+    let url = format!("redis+cluster://127.0.0.1:{killed},127.0.0.1:{replica}");
+    Desk::of(RedisStore::connect(&url).await.unwrap())
+        .fill(&desk(&cluster).await.sample("/"), &[])
+        .await;
+
+    let url = format!("redis+cluster://127.0.0.1:{killed}");
+    let error = RedisStore::connect(&url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let late = Desk::of(RedisStore::builder(&url).connect_lazily().unwrap());
+    let began = Instant::now();
+    let error = late.look_up(&late.sample("/")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(began.elapsed() < AT_ONCE);
+    until(async || late.store.health().last_error.is_some()).await;
+    assert!(!late.store.health().connected);
+    cluster.restart(5);
+    until(async || late.look_up(&late.sample("/")).await.is_ok()).await;
+
+    let alone = RedisServer::start();
+    let url = alone.url().replace("redis:", "redis+cluster:");
+    assert!(RedisStore::connect(&url).await.is_err(), "it is no cluster");
+}
