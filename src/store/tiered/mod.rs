@@ -9,11 +9,11 @@
 //! A copy also stands under memory's own epochs. They end when something is invalidated here, even
 //! while the second store is away; what happens then is said in [`away`].
 //!
-//! A rule may confine responses to one [`Tier`]. What memory alone keeps has the stamp that the second
-//! store would give it, so it is as current as the rest.
+//! A rule may confine responses to one [`Tier`]. What memory alone keeps has the stamp that the
+//! second store would give it, so it is as current as the rest.
 //!
-//! What both keep is not in memory for longer than it is fresh. Another process may have renewed what is
-//! stale here, and the second store knows.
+//! What both keep is not in memory for longer than it is fresh. Another process may have renewed what
+//! is stale here, and the second store knows.
 //!
 //! [vouches]: Store::vouches_for
 //! [confirmed]: Store::confirm
@@ -277,7 +277,7 @@ impl TieredStore {
         }
     }
 
-    /// Returns what is to be known of a response that is not in memory and not to be found elsewhere.
+    /// Returns what is known of a response that is not in memory and not to be found elsewhere.
     fn missed(&self, mut outcome: Outcome) -> Found {
         if let Outcome::OtherVariants(others) = &mut outcome {
             others.retain(|other| self.second.vouches_for(other.stamp()));
