@@ -124,31 +124,39 @@ impl TieredStore {
                 Err(error) => return self.look_up_alone(Some(&copy), &wanted, scopes, error),
             }
         }
-        let moment = self.memory.moment();
-        let found = match wanted.tier {
-            Some(Tier::Memory) => {
-                let captured = self.second.capture(wanted.namespace, scopes).await;
-                captured.map(|captured| Found {
-                    captured: Some(captured),
-                    ..self.missed(outcome)
-                })
-            }
-            _ => self.second.lookup(wanted, scopes).await,
-        };
-        match found {
-            Ok(mut found) => {
+        match self.look_below(wanted, scopes, outcome).await {
+            Ok(found) => {
                 self.answered();
-                if let Outcome::Response(response) = &found.outcome {
-                    if wanted.tier.is_none() {
-                        let left = response.fresh_for(asked);
-                        self.hold(response, moment, asked, left, wanted.clock);
-                    }
-                    found.tier = Some(self.second.name());
-                }
                 Ok(found)
             }
             Err(error) => self.look_up_alone(held.as_ref(), &wanted, scopes, error),
         }
+    }
+
+    /// Asks the second store for a response, or for the epochs of one that it is not to have.
+    async fn look_below(
+        &self,
+        wanted: Wanted<'_>,
+        scopes: &[Scope],
+        in_memory: Outcome,
+    ) -> Result<Found, Error> {
+        if wanted.tier == Some(Tier::Memory) {
+            let captured = self.second.capture(wanted.namespace, scopes).await?;
+            return Ok(Found {
+                captured: Some(captured),
+                ..self.missed(in_memory)
+            });
+        }
+        let (moment, asked) = (self.memory.moment(), wanted.clock.now());
+        let mut found = self.second.lookup(wanted, scopes).await?;
+        if let Outcome::Response(response) = &found.outcome {
+            found.tier = Some(self.second.name());
+            if wanted.tier.is_none() {
+                let left = response.fresh_for(asked);
+                self.hold(response, moment, asked, left, wanted.clock);
+            }
+        }
+        Ok(found)
     }
 
     /// Answers as well as can be without the second store.
