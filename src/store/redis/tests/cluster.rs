@@ -70,6 +70,7 @@ async fn over_a_cluster_the_store_conforms_under_the_least_acl() {
     }
     let url = cluster.url().replace("://", "://app:s3cret@");
     let desk = Desk::of(patient(&url).connect().await.unwrap());
+    assert!(!format!("{desk:?}").contains("s3cret"), "{desk:?}");
     let sample = desk.sample("/a");
     desk.fill(&sample, &[]).await;
     let stamp = desk.capture(&sample.scopes()).await.unwrap().stamp;
