@@ -256,7 +256,7 @@ impl RedisStoreBuilder {
         Seal::new(self.secret.as_deref(), self.former_secret.as_deref())
     }
 
-    fn plan(&self) -> Result<Plan, Error> {
+    pub(super) fn plan(&self) -> Result<Plan, Error> {
         const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
         for (name, time) in [
             ("connect_timeout", self.connect_timeout),

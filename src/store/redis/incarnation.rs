@@ -5,6 +5,9 @@
 //! identity of its own (`master_replid`), and the content says of which life it is. On each new
 //! connection the two are compared before anything is believed; if they differ, the epoch of the
 //! namespace is deleted.
+//!
+//! Not so in a cluster, where each failover of a part begins another life, and would end what all of
+//! them hold. There only the last minute's invalidations are told again.
 
 use parking_lot::RwLock;
 use redis::Pipeline;
@@ -38,7 +41,7 @@ impl Trusted {
 /// Makes sure that what the namespace holds is of this life of the server, once for each
 /// connection.
 ///
-/// A server that does not tell which life it lives is believed.
+/// A server that does not tell which life it lives is believed, and so is one of a cluster.
 ///
 /// # Errors
 ///

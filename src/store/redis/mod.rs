@@ -125,7 +125,7 @@ impl RedisStore {
     /// whose primaries any of these hosts knows, primary or replica. What is stored is spread over
     /// all of them, and so are the epochs: the one of the namespace and the one of a route are in
     /// one place each. Each primary has connections of its own, and still a look-up takes one round
-    /// trip.
+    /// trip. The certificates of TLS have to be for what the servers are announced as.
     ///
     /// * While a primary is away, what needs it fails at once, and to all else nothing happens
     ///   (`cluster-require-full-coverage no`; otherwise the servers refuse everything until it has
@@ -133,6 +133,8 @@ impl RedisStore {
     /// * A failover does not empty the cache. What was invalidated within the last minute is
     ///   invalidated again, as far as the processes still live that did; so what the new primary had
     ///   not heard of is served for the moment between the failover and that.
+    /// * A primary that is started from a dump, before a replica has taken its place, serves again
+    ///   what was invalidated since the dump: the servers should have no persistence.
     /// * While slots move, nothing stale is served, and what is asked for at the moment at which a
     ///   slot is handed over is a miss.
     ///

@@ -177,3 +177,79 @@ pub(super) fn unowned(slot: u16) -> Error {
     let message = format!("no server of the cluster is known to have slot {slot}");
     Error::new(ErrorKind::Unavailable, message)
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::store::redis::RedisStore;
+    use crate::store::redis::connection::Target;
+
+    /// Makes a map of slots by first, last and port, whose servers are not there.
+    pub(in super::super) fn map(ranges: &[(u16, u16, u16)]) -> (Map, Slots) {
+        let url = "redis+cluster://127.0.0.1:1";
+        let Ok(Target::Cluster(one, seeds)) = Target::parse(url, &Default::default()) else {
+            panic!("{url} is a cluster");
+        };
+        let ranges = ranges.iter().map(|(first, last, port)| slots::Range {
+            first: *first,
+            last: *last,
+            primary: seeds[0].beside("", *port).unwrap(),
+        });
+        let slots = Slots {
+            ranges: ranges.collect(),
+            replicas: Vec::new(),
+        };
+        let plan = RedisStore::builder(url).plan().unwrap();
+        let open = |at: &Endpoint| Shard::open_lazily(one.with(at.clone()), &plan).unwrap();
+        let shards = slots.primaries().map(|at| Arc::new(open(at))).collect();
+        (Map::of_cluster(&slots, shards), slots)
+    }
+
+    fn port(shard: &Shard) -> u16 {
+        match shard.endpoint() {
+            Some(Endpoint::Tcp { port, .. }) => *port,
+            at => panic!("{at:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slot_has_one_owner_or_none() {
+        let (map, slots) = map(&[(0, 99, 1), (100, 100, 2), (200, 16_383, 1)]);
+        for (slot, owner) in [
+            (0, Some(1)),
+            (99, Some(1)),
+            (100, Some(2)),
+            (101, None),
+            (199, None),
+            (200, Some(1)),
+            (16_383, Some(1)),
+        ] {
+            assert_eq!(map.owner(slot).map(port), owner, "{slot}");
+        }
+        assert_eq!(map.shards().len(), 2);
+        let own: Vec<_> = map.slots_of(&map.shards()[0]).collect();
+        assert_eq!(own, [(0, 99), (200, 16_383)]);
+        assert!(map.is_of(&slots) && map.sole().is_none());
+        assert!(!Map::unknown().is_of(&slots));
+        assert!(Map::unknown().owner(0).is_none());
+    }
+
+    #[tokio::test]
+    async fn scopes_are_with_those_who_have_their_epochs() {
+        let (map, _) = map(&[(0, 8191, 1), (8192, 16_383, 2)]);
+        let scopes: Vec<_> = (0..50_u8).map(|n| Scope::tag("a", &[n])).collect();
+        let owners = map.by_owner(&scopes).unwrap();
+        assert_eq!(owners.len(), 2);
+        for (shard, scopes) in &owners {
+            for scope in scopes {
+                let name = layout::epoch(&Default::default(), *scope);
+                let owner = map.owner(slot::of(name.as_bytes())).unwrap();
+                assert!(ptr::eq(owner, *shard), "the tag stands for the name");
+            }
+        }
+        let all: usize = owners.iter().map(|(_, scopes)| scopes.len()).sum();
+        assert_eq!(all, scopes.len());
+        let error = Map::unknown().by_owner(&scopes).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+}

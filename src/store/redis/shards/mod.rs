@@ -32,11 +32,10 @@ pub(crate) use self::dispatch::Dispatch;
 use self::map::Map;
 use self::shard::Shard;
 pub(crate) use self::shard::{Lane, Plan};
-use super::connection::{Bulletin, Target};
+use super::connection::Target;
 use super::control::Watch;
 use super::epochs::Known;
 use super::layout::{self, Name};
-use crate::clock::Clock;
 use crate::epoch::{Scope, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
@@ -45,8 +44,7 @@ use crate::store::StoreHealth;
 /// The servers of a store, and which of them has what.
 pub(crate) struct Shards {
     servers: Servers,
-    bulletin: Arc<Bulletin>,
-    clock: Clock,
+    plan: Plan,
 }
 
 #[derive(Debug)]
@@ -63,16 +61,13 @@ impl Shards {
     /// When the server does not answer in time, or refuses; of a cluster, when all that the target
     /// names do.
     pub(crate) async fn open(target: Target, plan: Plan) -> Result<Self, Error> {
-        let (bulletin, clock) = (Arc::clone(&plan.bulletin), plan.clock.clone());
         let servers = match target {
             Target::Server(address) => Servers::one(Shard::open(address, &plan).await?),
-            Target::Cluster(one, seeds) => Servers::Cluster(Cluster::open(one, seeds, plan).await?),
+            Target::Cluster(one, seeds) => {
+                Servers::Cluster(Cluster::open(one, seeds, plan.clone()).await?)
+            }
         };
-        Ok(Self {
-            servers,
-            bulletin,
-            clock,
-        })
+        Ok(Self { servers, plan })
     }
 
     /// Connects in the background, trying until it succeeds.
@@ -81,23 +76,18 @@ impl Shards {
     ///
     /// Outside a Tokio runtime.
     pub(crate) fn open_lazily(target: Target, plan: Plan) -> Result<Self, Error> {
-        let (bulletin, clock) = (Arc::clone(&plan.bulletin), plan.clock.clone());
         let servers = match target {
             Target::Server(address) => Servers::one(Shard::open_lazily(address, &plan)?),
             Target::Cluster(one, seeds) => {
-                Servers::Cluster(Cluster::open_lazily(one, seeds, plan)?)
+                Servers::Cluster(Cluster::open_lazily(one, seeds, plan.clone())?)
             }
         };
-        Ok(Self {
-            servers,
-            bulletin,
-            clock,
-        })
+        Ok(Self { servers, plan })
     }
 
     /// Begins to ask and tell, all of it within `limit`.
     pub(crate) fn begin(&self, lane: Lane, limit: Duration) -> Dispatch<'_> {
-        Dispatch::new(self.map(), lane, self.clock.now() + limit)
+        Dispatch::new(self.map(), lane, self.plan.clock.now() + limit)
     }
 
     /// Reads epochs on the connections on which the servers tell when they change, and remembers them
@@ -162,7 +152,7 @@ impl Shards {
 
     /// Counts, from one, how often a server may have lost what it was told.
     pub(crate) fn generation(&self) -> u64 {
-        self.bulletin.generation()
+        self.plan.bulletin.generation()
     }
 
     /// Makes sure that all servers answer within `limit`.
@@ -172,7 +162,7 @@ impl Shards {
     /// When one of them does not, or none is known.
     pub(crate) async fn check(&self, limit: Duration) -> Result<(), Error> {
         let map = self.map();
-        let deadline = self.clock.now() + limit;
+        let deadline = self.plan.clock.now() + limit;
         let checks = map.shards().iter().map(|shard| shard.check(deadline));
         let checks = join_all(checks).await;
         if checks.is_empty() {

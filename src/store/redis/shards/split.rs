@@ -102,3 +102,76 @@ fn or_nothing(reply: Value) -> Value {
         reply => reply,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::super::map::tests::map;
+    use super::*;
+
+    /// Answers each command with its last word.
+    fn answer(commands: &Pipeline) -> Vec<Value> {
+        let last = |command: &Cmd| match command.args_iter().last() {
+            Some(Arg::Simple(word)) => Value::BulkString(word.to_vec()),
+            word => panic!("{word:?}"),
+        };
+        commands.cmd_iter().map(last).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_reply_finds_its_command(
+            names in vec(vec("[a-c{}]{0,8}", 0..4), 0..12),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.unwrap();
+            let _inside = runtime.enter();
+            let (map, _) = map(&[(0, 5000, 1), (5001, 10_000, 2), (10_001, 16_383, 3)]);
+            let (mut commands, mut expected) = (Pipeline::new(), Vec::new());
+            let value = |name: &String| Value::BulkString(name.clone().into_bytes());
+            for names in &names {
+                if let [name] = &names[..] {
+                    commands.add_command(get(name));
+                    expected.push(value(name));
+                } else {
+                    commands.cmd("MGET").arg(names);
+                    expected.push(Value::Array(names.iter().map(value).collect()));
+                }
+            }
+            let split = Split::of(commands.cmd_iter(), &map).unwrap();
+            for (shard, commands) in &split.parts {
+                for command in commands.cmd_iter() {
+                    let words = command.args_iter().len();
+                    prop_assert_eq!(words, 2, "no command has two names");
+                    let Some(Arg::Simple(name)) = command.args_iter().nth(1) else {
+                        panic!("{command:?}");
+                    };
+                    let owner = map.owner(slot::of(name)).unwrap();
+                    prop_assert!(ptr::eq(*shard, owner));
+                }
+            }
+            let replies = split.parts.iter().map(|(_, commands)| answer(commands));
+            let replies: Vec<_> = replies.collect();
+            prop_assert_eq!(split.join(replies.clone()), Some(expected));
+            if let Some(short) = replies.split_last().map(|(_, rest)| rest.to_vec()) {
+                prop_assert_eq!(split.join(short), None);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_string_is_absent_among_others_and_an_error_alone() {
+        let (map, _) = map(&[(0, 16_383, 1)]);
+        let mut commands = Pipeline::new();
+        commands.cmd("MGET").arg("a").arg("b");
+        commands.add_command(get(&"a"));
+        let split = Split::of(commands.cmd_iter(), &map).unwrap();
+        let error = redis::parse_redis_value(b"-WRONGTYPE a list\r\n").unwrap();
+        let replies = [error.clone(), Value::Okay, error.clone()];
+        let replies = Vec::from([replies.to_vec()]);
+        let joined = [Value::Array(vec![Value::Nil, Value::Okay]), error];
+        assert_eq!(split.join(replies), Some(joined.to_vec()));
+    }
+}

@@ -70,6 +70,7 @@ async fn over_a_cluster_the_store_conforms_under_the_least_acl() {
     }
     let url = cluster.url().replace("://", "://app:s3cret@");
     let desk = Desk::of(patient(&url).connect().await.unwrap());
+    assert!(!format!("{desk:?}").contains("s3cret"), "{desk:?}");
     let sample = desk.sample("/a");
     desk.fill(&sample, &[]).await;
     let stamp = desk.capture(&sample.scopes()).await.unwrap().stamp;
@@ -124,6 +125,31 @@ async fn what_is_spread_over_a_cluster_is_found_told_of_and_invalidated() {
             until(async || matches!(other.outcome(sample).await, Outcome::Invalidated)).await;
         }
     }
+    assert_no_errors(&cluster);
+}
+
+#[tokio::test]
+async fn a_hit_is_one_question_to_each_server_that_has_a_part() {
+    let cluster = RedisCluster::start();
+    let desk = desk(&cluster).await;
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    assert!(desk.body(&sample).await.is_some());
+    let all = 0..RedisCluster::SERVERS;
+    for place in all.clone() {
+        cluster.server(place).command(&["CONFIG", "RESETSTAT"]);
+    }
+    assert!(desk.body(&sample).await.is_some());
+    let mut gets = 0;
+    for place in all {
+        let counts = cluster.server(place).command(&["INFO", "commandstats"]);
+        assert!(!counts.contains("cmdstat_mget"), "{counts}");
+        let count = counts.split_once("cmdstat_get:calls=");
+        let count = count.map(|(_, rest)| rest.split(',').next().unwrap());
+        gets += count.map_or(0, |count| count.parse::<u32>().unwrap());
+    }
+    // Variants, response, and the epochs of namespace, route and path.
+    assert_eq!(gets, 5);
     assert_no_errors(&cluster);
 }
 
