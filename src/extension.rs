@@ -80,8 +80,7 @@ pub struct OnInterim(Arc<Hook>);
 type Hook = dyn Fn(&Response<()>) + Send + Sync;
 
 impl OnInterim {
-    /// Makes one of a function, which must neither block nor panic: others are told by the same
-    /// call.
+    /// Makes one of a function, which must neither block nor panic: others are told after it.
     pub fn new(hook: impl Fn(&Response<()>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(hook))
     }
