@@ -9,6 +9,7 @@
 mod redis;
 #[path = "support/shop.rs"]
 mod shop;
+#[expect(dead_code, reason = "other benches need more of it")]
 mod support;
 
 use std::convert::Infallible;

@@ -24,19 +24,28 @@ impl Ratios {
     /// Compares times that were taken in pairs, the baseline's first, by the median of their ratios;
     /// does nothing if none were taken.
     pub(crate) fn of_pairs(&mut self, name: &str, pairs: &[[f64; 2]], limit: f64) {
-        let median = |figure: fn(&[f64; 2]) -> f64| {
-            let mut figures: Vec<f64> = pairs.iter().map(figure).collect();
-            figures.sort_by(f64::total_cmp);
-            figures.get(figures.len() / 2).copied()
-        };
         let medians = [
-            median(|[baseline, time]| time / baseline),
-            median(|[_, time]| *time),
-            median(|[baseline, _]| *baseline),
+            median_of(pairs, |[baseline, time]| time / baseline),
+            median_of(pairs, |[_, time]| *time),
+            median_of(pairs, |[baseline, _]| *baseline),
         ];
         if let [Some(ratio), Some(time), Some(baseline)] = medians {
             let detail = format!("{} / {}", pretty(time), pretty(baseline));
             self.row(name, &format!("{ratio:.2}"), &limit.to_string(), &detail);
+        }
+    }
+
+    /// Compares the median difference of times that were taken in pairs, the baseline's first, with a
+    /// duration; does nothing if none were taken.
+    pub(crate) fn added_by_pairs(&mut self, name: &str, pairs: &[[f64; 2]], limit: Duration) {
+        let medians = [
+            median_of(pairs, |[baseline, time]| time - baseline),
+            median_of(pairs, |[_, time]| *time),
+            median_of(pairs, |[baseline, _]| *baseline),
+        ];
+        if let [Some(added), Some(time), Some(baseline)] = medians {
+            let detail = format!("{} - {}", pretty(time), pretty(baseline));
+            self.row(name, &pretty(added), &format!("{limit:?}"), &detail);
         }
     }
 
@@ -74,6 +83,12 @@ impl Ratios {
     }
 }
 
+fn median_of(pairs: &[[f64; 2]], figure: fn(&[f64; 2]) -> f64) -> Option<f64> {
+    let mut figures: Vec<f64> = pairs.iter().map(figure).collect();
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied()
+}
+
 /// Reads the median that criterion has estimated, in nanoseconds.
 fn median(bench: &str) -> Option<f64> {
     let target =
@@ -89,8 +104,8 @@ fn median(bench: &str) -> Option<f64> {
 
 fn pretty(nanos: f64) -> String {
     match nanos {
-        nanos if nanos < 1e3 => format!("{nanos:.0} ns"),
-        nanos if nanos < 1e6 => format!("{:.2} µs", nanos / 1e3),
+        nanos if nanos.abs() < 1e3 => format!("{nanos:.0} ns"),
+        nanos if nanos.abs() < 1e6 => format!("{:.2} µs", nanos / 1e3),
         nanos => format!("{:.2} ms", nanos / 1e6),
     }
 }

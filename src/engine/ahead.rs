@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
@@ -14,6 +14,10 @@ use crate::flight::along::{BoxError, Source};
 pub(super) struct Ahead {
     read: VecDeque<Result<Frame<Bytes>, BoxError>>,
     rest: Source,
+    /// Whether the rest has been seen to end.
+    ended: bool,
+    /// What is still to come of an announced length.
+    due: Option<u64>,
 }
 
 impl Ahead {
@@ -22,7 +26,17 @@ impl Ahead {
         Self {
             read: prefix.into_iter().collect(),
             rest,
+            ended: false,
+            due: None,
         }
+    }
+
+    /// Looks for the end as soon as so much has come.
+    ///
+    /// Servers of HTTP/1 do not look for it there, and whoever else reads may be far behind.
+    pub(super) fn announced(mut self, length: Option<u64>) -> Self {
+        self.due = length;
+        self
     }
 
     /// Puts a frame, or the end, behind what has been read.
@@ -81,9 +95,25 @@ impl Ahead {
 
     fn length(&self) -> u64 {
         let data = self.read.iter().flatten().filter_map(Frame::data_ref);
-        data.map(|bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX))
-            .fold(0, u64::saturating_add)
+        data.map(length).fold(0, u64::saturating_add)
     }
+
+    /// Looks for the end behind this data if it is due, without waiting.
+    fn look_for_end(&mut self, data: &Bytes, cx: &mut Context<'_>) {
+        self.due = self.due.map(|due| due.saturating_sub(length(data)));
+        if self.due != Some(0) || !self.read.is_empty() || self.is_end_stream() {
+            return;
+        }
+        match self.rest.as_mut().poll_frame(cx) {
+            Poll::Ready(None) => self.ended = true,
+            Poll::Ready(Some(frame)) => self.read.push_back(frame),
+            Poll::Pending => {}
+        }
+    }
+}
+
+fn length(data: &Bytes) -> u64 {
+    u64::try_from(data.len()).unwrap_or(u64::MAX)
 }
 
 impl Body for Ahead {
@@ -94,14 +124,21 @@ impl Body for Ahead {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match self.read.pop_front() {
-            Some(frame) => Poll::Ready(Some(frame)),
-            None => self.rest.as_mut().poll_frame(cx),
+        let frame = match self.read.pop_front() {
+            None if self.ended => return Poll::Ready(None),
+            None => ready!(self.rest.as_mut().poll_frame(cx)),
+            read => read,
+        };
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.look_for_end(data, cx);
         }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.read.is_empty() && self.rest.is_end_stream()
+        self.read.is_empty() && (self.ended || self.rest.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {

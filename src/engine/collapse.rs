@@ -312,7 +312,7 @@ impl Forward {
         let engine = &exchange.engine;
         let suits = |mine: &Circumstances, theirs: &_| mine.may_join(theirs, &*engine.store);
         let now = engine.options.clock.now();
-        engine.flights.board(&wish, circumstances, suits, now)
+        engine.flights.board(wish, circumstances, suits, now)
     }
 
     /// Whether what the handler would say to this request could be for others, as far as the

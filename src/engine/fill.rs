@@ -147,7 +147,7 @@ impl Recorder {
             Some(end) if unary => end.min(max_body),
             _ => max_body,
         };
-        let mut ahead = Ahead::new(prefix, body);
+        let mut ahead = Ahead::new(prefix, body).announced(recording.announced);
         if (short || unary) && poll_fn(|cx| Poll::Ready(ahead.read(cx, most))).await {
             let (body, trailers) = ahead.into_whole();
             return self.answer_whole(head, body, trailers);
@@ -280,10 +280,11 @@ impl Recording {
             counters.refused(Refusal::Incomplete);
             return response;
         }
-        let whole = match self.part {
-            Some(part) if response.status == StatusCode::PARTIAL_CONTENT => {
-                self.late.extend(forward::tags_of(&part));
-                partial::joined(&part, response.clone())
+        let whole = match response.status {
+            StatusCode::PARTIAL_CONTENT => {
+                self.late
+                    .extend(self.part.iter().flat_map(|part| forward::tags_of(part)));
+                partial::joined(self.part.as_deref(), response.clone())
             }
             _ => response.clone(),
         };

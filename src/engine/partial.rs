@@ -10,7 +10,7 @@ use crate::entry::StoredResponse;
 use crate::semantics::date::HttpDate;
 use crate::semantics::range::{
     ContentRange, HeldPart, Joined, Part, Partial, Ranges, Rest, Selection, Spans, StrongValidator,
-    if_range_holds, join,
+    forget_content, if_range_holds, join,
 };
 use crate::semantics::validation;
 
@@ -102,7 +102,7 @@ pub(super) fn completes(stored: &StoredResponse, head: &mut Parts) -> bool {
         return false;
     };
     let mut whole = validation::freshen(&stored.fields, rest);
-    whole.remove(CONTENT_RANGE);
+    forget_content(&mut whole);
     whole.insert(CONTENT_LENGTH, HeaderValue::from(length));
     head.headers = whole;
     head.status = StatusCode::OK;
@@ -116,11 +116,19 @@ fn has_validator_of(stored: &StoredResponse, rest: &HeaderMap) -> bool {
     })
 }
 
-/// Joins a part that has arrived with one that was stored, if they are of one representation.
-pub(super) fn joined(stored: &StoredResponse, mut arrived: StoredResponse) -> StoredResponse {
+/// Joins a part that has arrived with one that was stored, if they are of one representation; alone
+/// or together they may be all of it (RFC 9110 §15.3.7.3).
+pub(super) fn joined(
+    stored: Option<&StoredResponse>,
+    mut arrived: StoredResponse,
+) -> StoredResponse {
     let joined = || {
-        let part = |response| held(response).zip(Some(validator(response)));
-        let ((a, a_validator), (b, b_validator)) = (part(stored)?, part(&arrived)?);
+        let b = held(&arrived)?;
+        if b.is_complete() {
+            return Some(Joined::Complete(arrived.body.clone()));
+        }
+        let (stored, b_validator) = (stored?, validator(&arrived));
+        let (a, a_validator) = (held(stored)?, validator(stored));
         join(
             HeldPart {
                 part: a,
@@ -134,23 +142,23 @@ pub(super) fn joined(stored: &StoredResponse, mut arrived: StoredResponse) -> St
             },
         )
     };
-    match joined() {
-        None => return arrived,
-        Some(Joined::Complete(body)) => {
+    let Some(joined) = joined() else {
+        return arrived;
+    };
+    forget_content(&mut arrived.fields);
+    match joined {
+        Joined::Complete(body) => {
             arrived.status = StatusCode::OK;
-            arrived.fields.remove(CONTENT_RANGE);
             arrived.body = body;
         }
-        Some(Joined::Part(part, body)) => {
-            arrived
-                .fields
-                .insert(CONTENT_RANGE, part.range().to_header_value());
+        Joined::Part(part, body) => {
+            let range = part.range().to_header_value();
+            arrived.fields.insert(CONTENT_RANGE, range);
             arrived.body = body;
         }
     }
-    arrived
-        .fields
-        .insert(CONTENT_LENGTH, HeaderValue::from(arrived.body.len()));
+    let length = HeaderValue::from(arrived.body.len());
+    arrived.fields.insert(CONTENT_LENGTH, length);
     arrived
 }
 

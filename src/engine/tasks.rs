@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -57,11 +57,11 @@ impl Tasks {
             let Ok(runtime) = Handle::try_current() else {
                 return future.await;
             };
-            let mut carried = Carried {
-                task: self.tracker.spawn_on(future, &runtime),
+            let carried = Carried {
+                task: Some(self.tracker.spawn_on(future, &runtime)),
                 limit,
             };
-            match (&mut carried.task).await {
+            match carried.await {
                 Ok(value) => value,
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => resume_unwind(panic),
@@ -150,20 +150,34 @@ fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
 }
 
 /// A task that somebody waits for; dropped before its end, it has so long.
-struct Carried<T> {
-    task: JoinHandle<T>,
+struct Carried<T: Send + 'static> {
+    /// Taken when this is dropped.
+    task: Option<JoinHandle<T>>,
     limit: Duration,
 }
 
-impl<T> Drop for Carried<T> {
+impl<T: Send + 'static> Future for Carried<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.task {
+            Some(task) => Pin::new(task).poll(cx),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<T: Send + 'static> Drop for Carried<T> {
     fn drop(&mut self) {
-        if !self.task.is_finished()
+        if let Some(task) = self.task.take_if(|task| !task.is_finished())
             && let Ok(runtime) = Handle::try_current()
         {
-            let (task, limit) = (self.task.abort_handle(), self.limit);
+            let (end, limit) = (task.abort_handle(), self.limit);
+            // It does not outlive the task, of which there may be many a second.
             runtime.spawn(async move {
-                tokio::time::sleep(limit).await;
-                task.abort();
+                if timeout(limit, task).await.is_err() {
+                    end.abort();
+                }
             });
         }
     }
@@ -187,6 +201,39 @@ mod tests {
     #[test]
     fn what_waits_outside_a_runtime_is_dropped_in_silence() {
         Tasks::default().finish(std::future::pending());
+    }
+
+    /// Carries `future` on, and goes away before its end.
+    fn leave(tasks: &Tasks, future: impl Future<Output = ()> + Send + 'static) {
+        let mut carried = Box::pin(tasks.carry(future, Duration::from_secs(1)));
+        assert!(poll_once(carried.as_mut()).is_pending());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_its_caller_has_left_is_carried_on_and_nothing_outlives_it() {
+        let (tasks, done) = (Tasks::default(), Arc::new(AtomicBool::new(false)));
+        let set = Arc::clone(&done);
+        leave(&tasks, async move {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            set.store(true, Ordering::SeqCst);
+        });
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(done.load(Ordering::SeqCst));
+        assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_its_caller_has_left_is_ended_after_its_limit() {
+        let (tasks, held) = (Tasks::default(), Arc::new(()));
+        let inside = Arc::clone(&held);
+        leave(&tasks, async move {
+            pending::<()>().await;
+            drop(inside);
+        });
+        tokio::time::sleep(Duration::from_millis(990)).await;
+        assert_eq!(Arc::strong_count(&held), 2);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -49,13 +49,10 @@ impl<K: Hash + Eq, G, T> Leader<K, G, T> {
     }
 
     /// Sends everybody alone, and whoever comes for the same key until then, if that is given.
-    pub(crate) fn ground(self, until: Option<Instant>)
-    where
-        K: Clone,
-    {
+    pub(crate) fn ground(self, until: Option<Instant>) {
         if let Some(until) = until {
-            let key = self.flight.key.clone();
-            self.flights.table.lock().grounded.set(key, until);
+            let mut table = self.flights.table.lock();
+            table.grounded.set(&self.flight.key, until);
         }
         self.flights.close(&self.flight);
         self.flight.end(Stage::Over(Why::Grounded));

@@ -93,7 +93,7 @@ pub(crate) enum Why {
 struct Table<K, G, T> {
     /// The flights that can be joined.
     open: HashMap<K, Arc<Flight<K, G, T>>, RandomState>,
-    grounded: Marks<K>,
+    grounded: Marks,
 }
 
 impl<K: Hash + Eq + Clone, G, T> Flights<K, G, T> {
@@ -119,16 +119,16 @@ impl<K: Hash + Eq + Clone, G, T> Flights<K, G, T> {
     /// quick.
     pub(crate) fn board(
         self: &Arc<Self>,
-        key: &K,
+        key: K,
         circumstances: G,
         suits: impl FnOnce(&G, &G) -> bool,
         now: Instant,
     ) -> Boarding<K, G, T> {
         let mut table = self.table.lock();
-        if table.grounded.holds(key, now) {
+        if table.grounded.holds(&key, now) {
             return Boarding::Alone(Why::Grounded);
         }
-        if let Some(flight) = table.open.get(key)
+        if let Some(flight) = table.open.get(&key)
             && suits(&circumstances, &flight.circumstances)
             && let Some(boarding) = self.join(flight, now)
         {
@@ -136,7 +136,7 @@ impl<K: Hash + Eq + Clone, G, T> Flights<K, G, T> {
         }
         let room = table.open.len() < self.limits.flights;
         let flight = Arc::new(Flight::new(key.clone(), circumstances, now));
-        let replaced = match table.open.entry(key.clone()) {
+        let replaced = match table.open.entry(key) {
             Entry::Occupied(mut held) => Some(held.insert(Arc::clone(&flight))),
             Entry::Vacant(place) if room => {
                 place.insert(Arc::clone(&flight));
@@ -187,7 +187,8 @@ impl<K: Hash + Eq + Clone, G, T> Flights<K, G, T> {
 
     /// Lets nobody join from now on the flights for which `affected` is true. Those aboard stay.
     ///
-    /// `affected` is asked about each flight under the lock: it must be quick.
+    /// `affected` is asked about each flight under the lock: it must be quick. There are as many as
+    /// keys that are being fetched at this moment, no more than [`Limits::flights`].
     pub(crate) fn retire(&self, affected: impl Fn(&K, &G) -> bool) {
         let mut table = self.table.lock();
         let retired = table
@@ -216,8 +217,12 @@ impl<K: Hash + Eq, G, T> Flights<K, G, T> {
 
 impl<K, G, T> fmt::Debug for Flights<K, G, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Whoever prints it may hold the lock.
+        let open = self.table.try_lock().map(|table| table.open.len());
         f.debug_struct("Flights")
             .field("limits", &self.limits)
+            .field("open", &open)
+            .field("followers", &self.followers.load(Ordering::Relaxed))
             .finish_non_exhaustive()
     }
 }

@@ -70,6 +70,10 @@ mod tried {
         pub(in crate::flight) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
+
+        pub(in crate::flight) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
     }
 
     /// A timer of as many turns of the scheduler as its limit has milliseconds; one of a second and

@@ -154,6 +154,19 @@ async fn a_body_whose_reader_goes_away_is_read_on_for_the_store() {
 }
 
 #[tokio::test]
+async fn a_body_is_stored_when_its_announced_length_has_come_though_nobody_looks_for_the_end() {
+    let frames = || [data("one"), data("two")];
+    let origin =
+        Origin::new(move |_| response(&[("content-length", "6")], "").map(|_| stream(frames())));
+    let cache = Cache::new(&origin, everywhere(ttl(60)));
+    let mut body = cache.send(get("/a")).await.unwrap().into_body();
+    assert!(is_data(poll(&mut body), "one"));
+    assert_eq!(cache.handle().stats().stored(), 0);
+    assert!(is_data(poll(&mut body), "two"));
+    assert_eq!(cache.handle().stats().stored(), 1);
+}
+
+#[tokio::test]
 async fn a_body_of_another_length_than_announced_is_not_stored() {
     for (length, stored) in [("6", true), ("5", false), ("7", false)] {
         for at_hand in [true, false] {
@@ -383,13 +396,18 @@ proptest! {
         exact: bool,
         foresees: bool,
         stops_early: bool,
+        announced: bool,
         max_body in 1_u64..2000,
         hash_ahead in prop_oneof![Just(0_u64), 0_u64..2000],
     ) {
         let made = steps.clone();
         let origin = Origin::new(move |_| {
             let body = Strict { steps: made.clone().into(), exact, foresees, over: false };
-            response(&[], "").map(|_| body.boxed_unsync())
+            let mut response = response(&[], "").map(|_| body.boxed_unsync());
+            if announced {
+                response.headers_mut().insert("content-length", length(&made).into());
+            }
+            response
         });
         let cache = Cache::new(&origin, everywhere(ttl(60).max_body(max_body)))
             .with(|layer| layer.hash_ahead(hash_ahead));

@@ -11,15 +11,14 @@ use futures_util::future::join_all;
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::channel::Channel;
 use http_body_util::{BodyExt, Full};
-use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, yield_now};
-use tokio::time::{Instant, sleep, timeout};
-use tower::limit::GlobalConcurrencyLimitLayer;
+use tokio::time::{sleep, timeout};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_response_cache::{CacheLayer, MemoryStore, ResponseBody, Tags, Target};
 
 use crate::support::{
-    Answer, Body, Broken, Cache, Origin, everywhere, get, request, response, settle, status, ttl,
+    Answer, Body, Broken, Cache, Origin, everywhere, get, pieces, request, response, settle,
+    status, ttl,
 };
 
 /// Longer than any wait in a flight, shorter than a test that hangs.
@@ -40,20 +39,6 @@ async fn answered(asking: JoinHandle<Answer>) -> Answer {
     answer.expect("nobody is lost").expect("no panic")
 }
 
-/// A body that is sent piece by piece, as its reader takes it.
-fn pieces(pieces: impl IntoIterator<Item = Bytes, IntoIter: Send> + Send + 'static) -> Body {
-    let (mut sender, channel) = Channel::<Bytes, Broken>::new(1);
-    tokio::spawn(async move {
-        for piece in pieces {
-            if sender.send_data(piece).await.is_err() {
-                return;
-            }
-            yield_now().await;
-        }
-    });
-    channel.boxed_unsync()
-}
-
 #[tokio::test]
 async fn those_who_follow_say_so() {
     let origin = Origin::counting(&[]);
@@ -72,12 +57,6 @@ async fn those_who_follow_say_so() {
         "RFC 9211 §2.5"
     );
     assert_eq!(cache.handle().stats().routes[0].collapsed, 1);
-}
-
-fn words() -> Vec<Bytes> {
-    (0..16)
-        .map(|number| Bytes::from(format!("word {number} ")))
-        .collect()
 }
 
 #[tokio::test]
@@ -381,48 +360,5 @@ async fn every_answer_is_one_whole_and_no_older_than_what_was_written_before_it_
     });
     for client in clients.collect::<Vec<_>>() {
         timeout(PATIENCE, client).await.unwrap().unwrap();
-    }
-}
-
-/// Polls a future so often, with time for other tasks in between, unless it ends before.
-async fn polled<F: Future + Unpin>(mut future: F, polls: usize) {
-    for _ in 0..polls {
-        if (&mut future).now_or_never().is_some() {
-            return;
-        }
-        yield_now().await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn requests_dropped_after_any_number_of_polls_leave_nothing_behind() {
-    const PERMITS: usize = 4;
-    let origin = Origin::new(|_| response(&[], "").map(|_| pieces(words())));
-    origin.dawdle(3);
-    let permits = Arc::new(Semaphore::new(PERMITS));
-    let limited = GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&permits));
-    let rules = everywhere(ttl(60)).build().unwrap();
-    let layer = CacheLayer::new(MemoryStore::new(1 << 20)).rules(rules);
-    let service = (layer, limited).layer(origin.clone());
-    let ask = |uri: &str| {
-        let asked = service.clone().oneshot(get(uri));
-        Box::pin(async move { Answer::read(asked.await.expect("C1: it answers")).await })
-    };
-    for (first, second) in (0..30).flat_map(|first| [0, 1, 4, 9, 20].map(|next| (first, next))) {
-        let uri = format!("/{first}/{second}");
-        let began = Instant::now();
-        let mut leader = ask(&uri);
-        let _ = (&mut leader).now_or_never();
-        let follower = ask(&uri);
-        tokio::join!(polled(leader, first), polled(follower, second));
-        let answer = ask(&uri).await;
-        assert_eq!(answer.body, words().concat(), "C1, C2: {uri}");
-        assert_eq!(
-            began.elapsed(),
-            Duration::ZERO,
-            "C1: {uri} waits for nothing"
-        );
-        settle().await;
-        assert_eq!(permits.available_permits(), PERMITS, "C4: {uri}");
     }
 }

@@ -15,6 +15,7 @@ mod redis_server;
 
 mod bodies;
 mod collapsing;
+mod dropped;
 mod flight;
 mod grpc;
 mod identity;
@@ -22,6 +23,7 @@ mod interims;
 mod invalidation;
 mod methods;
 mod model;
+mod outages;
 mod pace;
 mod patience;
 mod policy;

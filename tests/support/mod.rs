@@ -17,7 +17,7 @@ use tower_response_cache::{
     RulesBuilder,
 };
 
-pub(crate) use self::origin::{Broken, Call, Origin, stream};
+pub(crate) use self::origin::{Broken, Call, Origin, pieces, stream};
 pub(crate) use self::store::{Double, Fault, Operation};
 
 /// The body of the origin's responses.

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body::Frame;
+use http_body_util::channel::Channel;
 use http_body_util::{BodyExt, StreamBody};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -222,4 +223,20 @@ where
     I: IntoIterator<Item = Result<Frame<Bytes>, Broken>, IntoIter: Send + 'static>,
 {
     StreamBody::new(tokio_stream::iter(frames)).boxed_unsync()
+}
+
+/// Makes a body that is sent piece by piece, as its reader takes it.
+pub(crate) fn pieces(
+    pieces: impl IntoIterator<Item = Bytes, IntoIter: Send> + Send + 'static,
+) -> Body {
+    let (mut sender, channel) = Channel::<Bytes, Broken>::new(1);
+    tokio::spawn(async move {
+        for piece in pieces {
+            if sender.send_data(piece).await.is_err() {
+                return;
+            }
+            yield_now().await;
+        }
+    });
+    channel.boxed_unsync()
 }

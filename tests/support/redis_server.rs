@@ -1,6 +1,6 @@
 //! A real `redis-server` of a test's own, on a loopback port.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -105,6 +105,21 @@ impl RedisServer {
         texts.collect()
     }
 
+    /// Sends commands one after the other on one connection, and waits until all are done.
+    pub(crate) fn commands<A: AsRef<[u8]>>(&self, commands: &[&[A]]) {
+        let mut stream = send(self.port, &["PING"]);
+        for words in commands {
+            stream
+                .write_all(&request(words))
+                .expect("redis-server takes the command");
+        }
+        stream
+            .write_all(&request(&["QUIT"]))
+            .expect("redis-server takes the command");
+        // It may have ended this connection too.
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+
     /// Sends a command without waiting for the reply. Dropping the connection may cancel it.
     pub(crate) fn send<A: AsRef<[u8]>>(&self, words: &[A]) -> TcpStream {
         send(self.port, words)
@@ -139,18 +154,22 @@ fn read(reply: &mut impl BufRead) -> String {
 }
 
 fn send<A: AsRef<[u8]>>(port: u16, words: &[A]) -> TcpStream {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect(address).expect("redis-server takes the connection");
+    stream
+        .write_all(&request(words))
+        .expect("redis-server takes the command");
+    stream
+}
+
+fn request<A: AsRef<[u8]>>(words: &[A]) -> Vec<u8> {
     let mut request = format!("*{}\r\n", words.len()).into_bytes();
     for word in words.iter().map(AsRef::as_ref) {
         request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
         request.extend_from_slice(word);
         request.extend_from_slice(b"\r\n");
     }
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut stream = TcpStream::connect(address).expect("redis-server takes the connection");
-    stream
-        .write_all(&request)
-        .expect("redis-server takes the command");
-    stream
+    request
 }
 
 /// Returns a port that nobody uses at present.

@@ -2,12 +2,14 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::task::yield_now;
-use tower_response_cache::store::{BoxFuture, Fill, Found, Kept, Usage, Wanted};
+use tower_response_cache::store::{
+    BoxFuture, Claim, Fill, FillLock, FillWait, Found, Kept, Settled, Usage, Wanted,
+};
 use tower_response_cache::{
     Captured, Error, ErrorKind, MemoryStore, Namespace, Scope, Stamp, StoredResponse, store::Store,
 };
@@ -26,6 +28,9 @@ struct Inner {
     calls: Mutex<Vec<Operation>>,
     generation: AtomicU64,
     vouches: bool,
+    /// The claims that another process is to have, and those that are held here.
+    elsewhere: AtomicUsize,
+    held: AtomicUsize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +80,8 @@ impl Double {
             calls: Mutex::default(),
             generation: AtomicU64::new(1),
             vouches,
+            elsewhere: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
         }))
     }
 
@@ -97,6 +104,16 @@ impl Double {
     /// Makes it uncertain whether what was invalidated still is, as a failover does.
     pub(crate) fn fail_over(&self) {
         self.0.generation.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Has another process be the first, for a moment, to claim what is claimed next.
+    pub(crate) fn claim_elsewhere(&self) {
+        self.0.elsewhere.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how many claims are held.
+    pub(crate) fn claims(&self) -> usize {
+        self.0.held.load(Ordering::Relaxed)
     }
 
     /// Whether anybody else holds the store.
@@ -133,6 +150,24 @@ impl Double {
         }
     }
 
+    fn claimed(&self) -> Claim {
+        let others = &self.0.elsewhere;
+        let others = others.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |claims| {
+            claims.checked_sub(1)
+        });
+        if others.is_ok() {
+            return Claim::Elsewhere(FillWait::new(async {
+                yield_now().await;
+                Settled::Released
+            }));
+        }
+        self.0.held.fetch_add(1, Ordering::Relaxed);
+        let double = self.clone();
+        Claim::Granted(FillLock::new(move |_| {
+            double.0.held.fetch_sub(1, Ordering::Relaxed);
+        }))
+    }
+
     fn fault(&self, operation: Operation) -> Option<Fault> {
         let faults = self.0.faults.lock();
         let fault = faults.iter().find(|(broken, _)| *broken == operation);
@@ -166,6 +201,22 @@ impl Store for Double {
     ) -> BoxFuture<'a, Result<Captured, Error>> {
         let work = async { self.0.store.capture(namespace, scopes).await };
         Box::pin(self.perform(Operation::Capture, work))
+    }
+
+    fn claim<'a>(
+        &'a self,
+        wanted: Wanted<'a>,
+        scopes: &'a [Scope],
+        captured: Option<Captured>,
+    ) -> BoxFuture<'a, Result<(Captured, Claim), Error>> {
+        Box::pin(async move {
+            let captured = match captured {
+                Some(captured) => captured,
+                None => self.capture(wanted.namespace, scopes).await?,
+            };
+            yield_now().await;
+            Ok((captured, self.claimed()))
+        })
     }
 
     fn put<'a>(&'a self, fill: Fill) -> BoxFuture<'a, Result<Kept, Error>> {

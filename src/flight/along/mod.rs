@@ -265,9 +265,10 @@ impl Along {
     /// Gives the tap what it waits for, and then shows the readers the end.
     fn complete(&self, trailers: Option<HeaderMap>) {
         let mut state = self.state.lock();
-        let (tap, chunks) = (state.tap.take(), state.window.chunks());
+        let tap = state.tap.take();
+        let whole = tap.map(|tap| (tap, state.window.chunks()));
         drop(state);
-        if let Some(tap) = tap {
+        if let Some((tap, chunks)) = whole {
             let body = window::joined(&chunks);
             drop(chunks);
             // From now on the readers share what the tap keeps.

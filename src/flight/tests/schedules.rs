@@ -59,7 +59,7 @@ fn flights(limits: Limits) -> Table {
 }
 
 async fn request(flights: Table, now: Instant, handler: Handler) -> Came {
-    match flights.board(&"a", 0, u32::eq, now) {
+    match flights.board("a", 0, u32::eq, now) {
         Boarding::Lead(leader) => fetch(leader, handler).await,
         Boarding::Follow(follower) => match follower.await {
             Boarded::Lead(leader) => fetch(leader, handler).await,

@@ -44,21 +44,21 @@ fn flights(limits: Limits) -> (Table, Instant) {
 }
 
 fn lead(flights: &Table, key: &'static str, generation: u32, now: Instant) -> Leads {
-    match flights.board(&key, generation, u32::eq, now) {
+    match flights.board(key, generation, u32::eq, now) {
         Boarding::Lead(leader) => leader,
         other => panic!("{other:?}"),
     }
 }
 
 fn follow(flights: &Table, key: &'static str, generation: u32, now: Instant) -> Follows {
-    match flights.board(&key, generation, u32::eq, now) {
+    match flights.board(key, generation, u32::eq, now) {
         Boarding::Follow(follower) => follower,
         other => panic!("{other:?}"),
     }
 }
 
 fn alone(flights: &Table, key: &'static str, generation: u32, now: Instant) -> Why {
-    match flights.board(&key, generation, u32::eq, now) {
+    match flights.board(key, generation, u32::eq, now) {
         Boarding::Alone(why) => why,
         other => panic!("{other:?}"),
     }

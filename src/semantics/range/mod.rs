@@ -17,7 +17,7 @@ mod validator;
 pub(crate) use combine::{HeldPart, Joined, join};
 pub(crate) use content_range::{ContentRange, Span, unsatisfied};
 pub(crate) use part::{Part, Rest};
-pub(crate) use partial::Partial;
+pub(crate) use partial::{Partial, forget_content};
 pub(crate) use request::{Ranges, Selection, Spans};
 pub(crate) use validator::{StrongValidator, if_range_holds};
 

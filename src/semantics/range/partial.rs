@@ -58,12 +58,9 @@ impl Partial {
         })
     }
 
-    /// Turns the fields of the stored response into those of the 206. Digests
-    /// of the stored message's content go: this is another content.
+    /// Turns the fields of the stored response into those of the 206.
     pub(crate) fn write_fields(&self, headers: &mut HeaderMap) {
-        headers.remove(CONTENT_RANGE);
-        headers.remove(HeaderName::from_static("content-digest"));
-        headers.remove(HeaderName::from_static("content-md5"));
+        forget_content(headers);
         let lengths = self.chunks.iter().map(Bytes::len);
         let length = lengths.fold(0, usize::saturating_add);
         headers.insert(CONTENT_LENGTH, length.into());
@@ -72,6 +69,14 @@ impl Partial {
             Framing::Multiple(content_type) => headers.insert(CONTENT_TYPE, content_type.clone()),
         };
     }
+}
+
+/// Removes what fields say of one message's content, where they are to stand
+/// for another's: which range it is, and its digests (RFC 9530 §2).
+pub(crate) fn forget_content(headers: &mut HeaderMap) {
+    headers.remove(CONTENT_RANGE);
+    headers.remove(HeaderName::from_static("content-digest"));
+    headers.remove(HeaderName::from_static("content-md5"));
 }
 
 /// The range that is sent. A part may hold more than the length it claims; then

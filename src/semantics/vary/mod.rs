@@ -10,6 +10,7 @@ mod select;
 mod weighted;
 
 use http::header::{HeaderMap, HeaderName, VARY};
+use smallvec::SmallVec;
 
 use super::fields;
 
@@ -35,7 +36,7 @@ impl Vary {
     /// Reads all lines of `Vary`. A member that is no field name counts as
     /// `*`: what it was meant to nominate cannot be known.
     pub(crate) fn parse(headers: &HeaderMap) -> Self {
-        let mut names: Vec<HeaderName> = Vec::new();
+        let mut names: SmallVec<[HeaderName; 4]> = SmallVec::new();
         for line in headers.get_all(VARY) {
             for member in fields::members(line.as_bytes()) {
                 let Ok(name) = HeaderName::from_bytes(member) else {
@@ -52,7 +53,7 @@ impl Vary {
         }
         match names.is_empty() {
             true => Self::None,
-            false => Self::Fields(names.into()),
+            false => Self::Fields(names.into_boxed_slice()),
         }
     }
 

@@ -71,25 +71,22 @@ pub(super) fn encode(names: &[HeaderName], request: &HeaderMap, form: NormalForm
             None => out.push(ABSENT),
             Some(value) => {
                 out.push(PRESENT);
-                push_prefixed(&normal_form(name, &value, form), &mut out);
+                prefixed(&mut out, |out| write_normal_form(name, &value, form, out));
             }
         }
     }
     out
 }
 
-fn normal_form(name: &HeaderName, value: &[u8], form: NormalForm) -> Encoding {
-    let mut out = Encoding::new();
+fn write_normal_form(name: &HeaderName, value: &[u8], form: NormalForm, out: &mut Encoding) {
     if form == NormalForm::Lists || !weighted::is_weighted(name) {
-        write_list(value, &mut out);
-        return out;
+        return write_list(value, out);
     }
     if form == NormalForm::SetsInOneLanguage && *name == ACCEPT_LANGUAGE {
         let leading = weighted::leading(value).unwrap_or_default();
-        push_prefixed(&leading.to_ascii_lowercase(), &mut out);
+        push_prefixed(&leading.to_ascii_lowercase(), out);
     }
-    weighted::write_set(value, &mut out);
-    out
+    weighted::write_set(value, out);
 }
 
 /// Appends a value without the blanks around its commas.
@@ -108,7 +105,11 @@ fn write_list(value: &[u8], out: &mut Encoding) {
 /// Splits at each separator outside quoted strings (RFC 9110 §5.6.4).
 pub(super) fn split_outside_quotes(value: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
+    let has_quotes = value.contains(&b'"');
     value.split(move |&byte| {
+        if !has_quotes {
+            return byte == separator;
+        }
         let plain = !std::mem::take(&mut escaped);
         escaped = plain && quoted && byte == b'\\';
         quoted ^= plain && byte == b'"';
@@ -117,9 +118,19 @@ pub(super) fn split_outside_quotes(value: &[u8], separator: u8) -> impl Iterator
 }
 
 fn push_prefixed(bytes: &[u8], out: &mut Encoding) {
-    let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-    out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(bytes);
+    prefixed(out, |out| out.extend_from_slice(bytes));
+}
+
+/// Appends what `write` does, after its length.
+fn prefixed(out: &mut Encoding, write: impl FnOnce(&mut Encoding)) {
+    let prefix = out.len();
+    out.extend_from_slice(&[0; size_of::<u64>()]);
+    let start = out.len();
+    write(out);
+    let length = u64::try_from(out.len().saturating_sub(start)).unwrap_or(u64::MAX);
+    if let Some(prefix) = out.get_mut(prefix..start) {
+        prefix.copy_from_slice(&length.to_be_bytes());
+    }
 }
 
 /// Reads an encoding back: each field's name and, if it is there, its value.
@@ -290,7 +301,7 @@ mod tests {
             let once = take(value.as_bytes());
             prop_assert_eq!(&take(&once), &once);
             for form in [Sets, SetsInOneLanguage] {
-                normal_form(&ACCEPT_LANGUAGE, value.as_bytes(), form);
+                write_normal_form(&ACCEPT_LANGUAGE, value.as_bytes(), form, &mut Encoding::new());
             }
         }
     }

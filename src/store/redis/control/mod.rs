@@ -111,16 +111,17 @@ impl Control {
         name: &Name,
         limit: Duration,
     ) -> Result<(Option<Bytes>, Watch), Error> {
-        if !self.mirror().begin().tracks {
+        let load = self.mirror().begin();
+        if !load.tracks {
             return Err(Error::new(ErrorKind::Unavailable, "redis does not tell"));
         }
         let watch = Watch::begin(&self.tracker, name);
         let mut exchange = self.connection.begin(limit)?;
-        let mut commands = Pipeline::with_capacity(2);
-        track(&mut commands);
+        let mut commands = Pipeline::with_capacity(3);
+        let preface = Preface::write(&mut commands, load, &self.connection);
         commands.add_command(get(name));
         let mut replies = exchange.send(&commands).await?;
-        tracked(&mut replies, &self.tracker)?;
+        preface.read(&mut replies, &self.tracker)?;
         Ok((replies.bytes()?, watch))
     }
 
@@ -166,7 +167,7 @@ struct Preface {
 impl Preface {
     fn write(commands: &mut Pipeline, load: Load, connection: &Connection) -> Self {
         if load.tracks {
-            track(commands);
+            commands.cmd("CLIENT").arg("TRACKING").arg("ON");
         }
         let pulse = connection.pulse();
         if let Some(pulse) = &pulse {
@@ -178,29 +179,18 @@ impl Preface {
         }
     }
 
+    /// Takes the replies. That the server will not tell is no error here, but leaves nothing to be
+    /// believed of what was asked behind it.
     fn read(self, replies: &mut Replies, tracker: &Tracker) -> Result<(), Error> {
         if self.tracks {
-            tracked(replies, tracker)?;
+            match replies.done() {
+                Err(refusal) if refusal.kind() == ErrorKind::Refused => tracker.refused(&refusal),
+                done => done?,
+            }
         }
         match self.beats {
             true => replies.mine(),
             false => Ok(()),
         }
-    }
-}
-
-fn track(commands: &mut Pipeline) {
-    commands.cmd("CLIENT").arg("TRACKING").arg("ON");
-}
-
-/// Takes the reply to [`track`]. A refusal, which is no error here, leaves nothing to be believed
-/// of what was asked behind it.
-fn tracked(replies: &mut Replies, tracker: &Tracker) -> Result<(), Error> {
-    match replies.done() {
-        Err(refusal) if refusal.kind() == ErrorKind::Refused => {
-            tracker.refused(&refusal);
-            Ok(())
-        }
-        done => done,
     }
 }

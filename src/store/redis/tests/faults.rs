@@ -374,6 +374,119 @@ async fn a_node_of_a_cluster_that_is_not_one_is_away() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_loading_is_away_until_it_has_loaded() {
+    let redis = RedisServer::with_args(&[
+        "--enable-debug-command",
+        "yes",
+        "--key-load-delay",
+        "2000",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ]);
+    let desk = Desk::new(&redis).await;
+    let samples: Vec<_> = (0..200).map(|n| desk.sample(&format!("/{n}"))).collect();
+    for sample in &samples {
+        desk.fill(sample, &[]).await;
+    }
+    let _reloading = redis.send(&["DEBUG", "RELOAD"]);
+    assert_unable(&desk, &samples[0], "LOADING").await;
+    until_answered(&desk).await;
+    assert_eq!(desk.body(&samples[0]).await, Some("/0".into()));
+}
+
+#[tokio::test]
+async fn a_server_that_is_busy_with_a_script_is_away_until_it_is_done() {
+    let redis = RedisServer::with_args(&["--busy-reply-threshold", "20"]);
+    let desk = Desk::new(&redis).await;
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    let _busy = redis.send(&["EVAL", "while true do end", "0"]);
+    assert_unable(&desk, &sample, "BUSY").await;
+    assert_eq!(redis.command(&["SCRIPT", "KILL"]), "OK");
+    until_answered(&desk).await;
+    assert_eq!(desk.body(&sample).await, Some("/a".into()));
+}
+
+/// Makes sure that a server says why it does nothing, and that nothing waits for it then.
+async fn assert_unable(desk: &Desk, sample: &Sample, code: &str) {
+    let mut refused = 0;
+    let end = Instant::now() + Duration::from_secs(2);
+    while refused < 20 {
+        assert!(Instant::now() < end, "{code}: {refused}");
+        match timed(desk.look_up(sample)).await {
+            (Ok(found), _) => {
+                assert!(matches!(found.outcome, Outcome::Response(_)), "{found:?}");
+            }
+            (Err(error), took) => {
+                assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+                refused += usize::from(took < AT_ONCE);
+            }
+        }
+    }
+    let health = desk.store.health();
+    let error = health.last_error.unwrap();
+    assert!(error.contains(code), "{error}");
+    assert!(health.degraded_since.is_some());
+}
+
+#[tokio::test]
+async fn a_server_that_has_changed_its_password_is_away_and_says_so() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    redis.command(&["CONFIG", "SET", "requirepass", "s3cret"]);
+    // Who is in may stay.
+    assert!(desk.body(&sample).await.is_some());
+    let client = ["AUTH", "s3cret", "CLIENT", "KILL", "TYPE", "normal"];
+    redis.commands(&[&client[..2], &client[2..]]);
+    while desk.store.check().await.is_ok() {}
+    let end = Instant::now() + Duration::from_secs(2);
+    while !desk.store.health().last_error.unwrap().contains("NOAUTH") {
+        assert!(Instant::now() < end, "{:?}", desk.store.health());
+        sleep(Duration::from_millis(5)).await;
+    }
+    let (error, took) = timed(async { desk.look_up(&sample).await.unwrap_err() }).await;
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(took < AT_ONCE, "{took:?}");
+    redis.commands(&[&client[..2], &["CONFIG", "SET", "requirepass", ""]]);
+    until_answered(&desk).await;
+    assert_eq!(desk.body(&sample).await, Some("/a".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_response_does_not_hold_up_what_is_short() {
+    let redis = RedisServer::start();
+    let desk = Desk::with(&redis, |builder| builder.max_entry_size(16 << 20)).await;
+    let [short, long] = ["/short", "/long"].map(|path| desk.sample(path));
+    let long = long.body(vec![7; 8 << 20]);
+    desk.fill(&short, &[]).await;
+    desk.fill(&long, &[]).await;
+    while desk.body(&long).await.is_none() {}
+    let stamp = desk.capture(&short.scopes()).await.unwrap().stamp;
+    let reading = tokio::spawn({
+        let desk = desk.clone();
+        async move {
+            loop {
+                assert!(desk.body(&long).await.is_some());
+            }
+        }
+    });
+    let mut times = Vec::new();
+    for _ in 0..40 {
+        let confirmed = desk.store.confirm(&desk.namespace, &stamp);
+        let (confirmed, took) = timed(confirmed).await;
+        assert!(confirmed.unwrap());
+        times.push(took);
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!reading.is_finished());
+    reading.abort();
+    times.sort_unstable();
+    assert!(times[30] < Duration::from_millis(50), "{times:?}");
+}
+
+#[tokio::test]
 async fn connections_that_are_cut_again_and_again_cost_no_wrong_answer() {
     let redis = RedisServer::start();
     let desk = Desk::new(&redis).await;

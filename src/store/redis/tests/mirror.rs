@@ -244,6 +244,30 @@ async fn late_replies_never_leave_a_dead_epoch() {
 }
 
 #[tokio::test]
+async fn a_reply_that_the_message_of_its_change_has_overtaken_is_not_believed() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis).await;
+    let behind = Desk::of(patient(&proxy.url()).connect().await.unwrap());
+    let direct = Desk::new(&redis).await;
+    let scopes = behind.sample("/a").scopes();
+    held(&behind).await;
+    proxy.set(Mood::Overtaken(Duration::from_millis(20)));
+    for round in 0..30 {
+        let stamp = direct.capture(&scopes).await.unwrap().stamp;
+        let confirmed = behind.store.confirm(&behind.namespace, &stamp);
+        let invalidated = async {
+            sleep(Duration::from_millis(round % 20)).await;
+            direct.invalidate(&scopes[1..2]).await.unwrap();
+        };
+        let (confirmed, ()) = tokio::join!(confirmed, invalidated);
+        confirmed.unwrap();
+        cooled(&behind, &stamp, SLACK).await;
+    }
+    let stamp = direct.capture(&scopes).await.unwrap().stamp;
+    warm(&behind, &stamp).await;
+}
+
+#[tokio::test]
 async fn a_server_that_will_not_tell_is_polled() {
     let redis = RedisServer::start();
     let user = "app on nopass ~* +@all -client|tracking";
@@ -295,12 +319,19 @@ async fn polling_holds_for_its_time_and_off_holds_nothing() {
 
 #[tokio::test]
 async fn what_a_server_had_in_an_earlier_life_is_not_believed() {
-    let mut redis = RedisServer::with_args(&["--dbfilename", "dump.rdb"]);
+    // A dump of then, and a log that goes no further.
+    assert_forgets_earlier_life(&["--dbfilename", "dump.rdb"], &["SAVE"]).await;
+    let stop_logging = ["CONFIG", "SET", "appendonly", "no"];
+    assert_forgets_earlier_life(&["--appendonly", "yes"], &stop_logging).await;
+}
+
+async fn assert_forgets_earlier_life(args: &[&str], preserve: &[&str]) {
+    let mut redis = RedisServer::with_args(args);
     let desk = Desk::new(&redis).await;
     let sample = desk.sample("/a");
     desk.fill(&sample, &[]).await;
     let stamp = held(&desk).await;
-    assert_eq!(redis.command(&["SAVE"]), "OK");
+    assert_eq!(redis.command(preserve), "OK");
     desk.invalidate(&sample.scopes()[2..]).await.unwrap();
     redis.restart();
     let name = desk.entry(&sample);

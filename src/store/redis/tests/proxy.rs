@@ -1,5 +1,6 @@
 //! A stretch of network that misbehaves as told.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::RedisServer;
 
@@ -35,6 +36,8 @@ pub(super) enum Mood {
     Cut(usize),
     /// Replies come a byte at a time.
     Dribble,
+    /// Replies are late, and what the server tells of its own accord overtakes them.
+    Overtaken(Duration),
 }
 
 impl Proxy {
@@ -103,13 +106,34 @@ async fn requests_pass(
 
 async fn replies_pass(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, mood: &Mutex<Mood>) {
     let mut bytes = vec![0; 1 << 16];
-    while let Ok(length @ 1..) = server.read(&mut bytes).await {
+    let mut late = VecDeque::<(Instant, Vec<u8>)>::new();
+    loop {
+        let due = late.front().map_or_else(Instant::now, |(due, _)| *due);
+        let read = tokio::select! {
+            read = server.read(&mut bytes) => read,
+            () = sleep_until(due), if !late.is_empty() => {
+                let (_, replies) = late.pop_front().unwrap();
+                match client.write_all(&replies).await {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                }
+            }
+        };
+        let Ok(length @ 1..) = read else { return };
         let mood = *mood.lock();
         let mut reply = &bytes[..length];
         match mood {
             Mood::Pass => {}
             Mood::Delay(delay) => sleep(delay).await,
             Mood::Hole => continue,
+            Mood::Overtaken(delay) => {
+                let (told, replies) = apart(reply);
+                late.push_back((Instant::now() + delay, replies));
+                match client.write_all(&told).await {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                }
+            }
             Mood::Cut(after) => reply = &reply[..after.min(length)],
             Mood::Dribble => {
                 while let [byte, rest @ ..] = reply {
@@ -125,4 +149,52 @@ async fn replies_pass(mut server: OwnedReadHalf, mut client: OwnedWriteHalf, moo
             return;
         }
     }
+}
+
+/// Returns what the server tells of its own accord, and apart from it the replies.
+fn apart(mut bytes: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let (mut told, mut replies) = (Vec::new(), Vec::new());
+    while !bytes.is_empty() {
+        // What has not come whole yet is a reply, which are the long ones.
+        let (value, rest) = bytes.split_at(length(bytes).unwrap_or(bytes.len()));
+        match value[0] {
+            b'>' => told.extend(value),
+            _ => replies.extend(value),
+        }
+        bytes = rest;
+    }
+    (told, replies)
+}
+
+/// Returns the length of the value that begins here (RESP3), if all of it does.
+fn length(bytes: &[u8]) -> Option<usize> {
+    let line = bytes.windows(2).position(|two| two == b"\r\n")? + 2;
+    let count = std::str::from_utf8(&bytes[1..line - 2]).ok()?.parse();
+    let count: usize = count.unwrap_or_default();
+    let parts = match bytes[0] {
+        b'$' | b'=' | b'!' if bytes[1] != b'-' => {
+            return Some(line + count + 2).filter(|length| *length <= bytes.len());
+        }
+        b'*' | b'~' | b'>' => count,
+        b'%' | b'|' => 2 * count,
+        _ => 0,
+    };
+    (0..parts).try_fold(line, |end, _| Some(end + length(&bytes[end..])?))
+}
+
+#[test]
+fn what_is_told_is_found_among_replies() {
+    let told = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$3\r\nkey\r\n";
+    let replies = [
+        &b"+OK\r\n"[..],
+        b"$3\r\n>1\r\r\n",
+        b"%1\r\n:1\r\n_\r\n",
+        b"$-1\r\n",
+        b"$9\r\nhal",
+    ];
+    let bytes = [
+        replies[0], told, replies[1], replies[2], told, replies[3], replies[4],
+    ]
+    .concat();
+    assert_eq!(apart(&bytes), ([*told, *told].concat(), replies.concat()));
 }

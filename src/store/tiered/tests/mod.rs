@@ -131,6 +131,27 @@ async fn the_store_conforms_over_redis() {
     }
 }
 
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn a_hit_in_memory_over_redis_is_no_command() {
+    use crate::store::redis::{RedisStore, redis_server::RedisServer};
+
+    let redis = RedisServer::start();
+    let second = RedisStore::connect(&redis.url()).await.unwrap();
+    let desk = Desk::of(TieredStore::new(MemoryStore::new(16 << 20), second));
+    let sample = desk.sample();
+    desk.fill(&sample).await;
+    while desk.peek(&sample).is_none() {
+        assert!(desk.body(&sample).await.is_some());
+    }
+    redis.command(&["CONFIG", "RESETSTAT"]);
+    for _ in 0..1000 {
+        assert!(desk.peek(&sample).is_some());
+    }
+    let commands = redis.command(&["INFO", "commandstats"]);
+    assert!(!commands.contains("get:calls"), "{commands}");
+}
+
 #[tokio::test]
 async fn what_is_vouched_for_is_served_without_asking() {
     let second = Second::new();
