@@ -27,7 +27,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, MAX_FORWARDS, TE, TRANSFER_ENCODING,
+    UPGRADE, VIA,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{
@@ -198,6 +199,7 @@ fn admit(request: &mut Request<Incoming>, id: &HeaderValue) -> Result<(), Refusa
     // Before the cache, so that no field that the origin will not see can choose a variant.
     strip_connection_fields(request.headers_mut());
     agree_on_host(request)?;
+    count_forwards(request)?;
     break_loops(request.headers_mut(), id)?;
     let via = match request.version() {
         Version::HTTP_10 => "1.0 tower-response-cache",
@@ -231,6 +233,24 @@ fn agree_on_host(request: &mut Request<Incoming>) -> Result<(), Refusal> {
 fn host_of(authority: &Authority) -> Option<HeaderValue> {
     let host = authority.as_str();
     HeaderValue::from_str(host.rsplit_once('@').map_or(host, |(_, host)| host)).ok()
+}
+
+/// Lets requests that look at their way go as far as they say (RFC 9110 §7.6.2).
+fn count_forwards(request: &mut Request<Incoming>) -> Result<(), Refusal> {
+    let left = request.headers().get(MAX_FORWARDS);
+    let left = left.and_then(|left| left.to_str().ok()?.parse::<u64>().ok());
+    match (request.method(), left) {
+        (&Method::OPTIONS, Some(0)) => Err(Refusal(200, "")),
+        (&Method::TRACE, Some(0)) => {
+            Err(Refusal(501, "this proxy does not show what it receives\n"))
+        }
+        (&Method::OPTIONS | &Method::TRACE, Some(left)) => {
+            let left = HeaderValue::from(left.saturating_sub(1));
+            request.headers_mut().insert(MAX_FORWARDS, left);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a request that has been here before, and marks others (RFC 8586).

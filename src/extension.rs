@@ -49,11 +49,11 @@ impl Tags {
 /// request, to bring them to its client; and the service inside the cache that hears of interim
 /// responses, such as a proxy's client, takes it out there and [calls](Self::call) it.
 ///
-/// The cache in between sees to it that whoever waits for the answer to another's request
-/// hears what that one hears, and who comes later first what has passed (the first eight). For that
-/// the other's request must have an `OnInterim` too: put one that does nothing into the requests of
-/// clients that cannot be sent any. A request in the background has one only for those who wait for
-/// it. Interim responses are never stored, and a hit has none.
+/// The cache in between sees to it that whoever waits in this process for the answer to another's
+/// request hears what that one hears, and who comes later first what has passed (the first eight).
+/// For that the other's request must have an `OnInterim` too: put one that does nothing into the
+/// requests of clients that cannot be sent any. A request in the background has one only for those
+/// who wait for it. Interim responses are never stored, and a hit has none.
 ///
 /// # Examples
 ///
@@ -80,8 +80,7 @@ pub struct OnInterim(Arc<Hook>);
 type Hook = dyn Fn(&Response<()>) + Send + Sync;
 
 impl OnInterim {
-    /// Makes one of a function, which must neither block nor panic: others are told by the same
-    /// call.
+    /// Makes one of a function, which must neither block nor panic: others are told after it.
     pub fn new(hook: impl Fn(&Response<()>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(hook))
     }

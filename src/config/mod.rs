@@ -75,7 +75,9 @@ macro_rules! settings {
 
 settings! {
     url: String = parse::verbatim,
-        "`memory`, what [`RedisStore::connect`](crate::RedisStore::connect) takes, such as `redis://[user:password@]host[:port][/db]` or `redis+cluster://host[:port][,host..]`, or with `tiered+` before it for memory over that Redis",
+        "`memory`, what [`RedisStore::connect`](crate::RedisStore::connect) takes, such as \
+         `redis://[user:password@]host[:port][/db]` or `redis+cluster://host[:port][,host..]`, or \
+         with `tiered+` before it for memory over that Redis",
         "`memory`";
     enabled: bool = parse::switch, "`false` lets every request pass through", "`true`";
     namespace: Namespace = parse::namespace,
@@ -87,39 +89,46 @@ settings! {
     collapse_wait: Duration = units::duration,
         "how long requests wait for the answer to another; `0s` for not at all", "`5s`";
     repeat_invalidations: Duration = units::duration,
-        "invalidates once more after this time, for handlers that read from a database replica that lags",
+        "invalidates once more after this time, for handlers that read from a database replica \
+         that lags",
         "never";
     max_memory: u64 = units::size, "the most that is held in memory", "`64MiB`";
     memory_max_body: u64 = units::size,
         "longer bodies stay in Redis alone", "what memory takes, an eighth of it or 16 MiB";
     #[cfg(all(feature = "memory", feature = "redis"))]
     when_away: WhenAway = parse::when_away,
-        "what memory over Redis does while Redis is away: `local-ttl 2s` keeps what handlers answer for so long, `serve 1m` serves what it holds for so long, `bypass` does neither",
+        "what memory over Redis does while Redis is away: `local-ttl 2s` keeps what handlers \
+         answer for so long, `serve 1m` serves what it holds for so long, `bypass` does neither",
         "`local-ttl 2s`";
     #[cfg(feature = "redis")]
     mirroring: Mirroring = parse::mirroring,
-        "how memory over Redis learns of invalidations: `tracking`, `poll 1s` every so often, `off` to ask each time",
+        "how memory over Redis learns of invalidations: `tracking`, `poll 1s` every so often, \
+         `off` to ask each time",
         "`tracking`";
     connect_timeout: Duration = units::duration, "for connecting to Redis", "`500ms`";
     read_timeout: Duration = units::duration,
         "for a look-up in Redis; then it is a miss", "`100ms`";
     capture_timeout: Duration = units::duration,
-        "for what is asked of Redis between a miss and the handler; then nothing is stored", "`50ms`";
+        "for what is asked of Redis between a miss and the handler; then nothing is stored",
+        "`50ms`";
     write_timeout: Duration = units::duration,
         "for storing and invalidating in Redis", "`1s`";
     check_interval: Duration = units::duration,
         "how often an idle Redis is asked whether it is there", "`5s`";
     wait_replicas: (u32, Duration) = parse::quorum,
-        "`1 within 100ms`: so many replicas have to know of an invalidation before it counts as applied",
+        "`1 within 100ms`: so many replicas have to know of an invalidation before it counts as \
+         applied",
         "none";
     strict_tags: bool = parse::switch,
-        "`true` stores the first response with a new tag of its own not yet, see [`RedisStoreBuilder::strict_tags`](crate::RedisStoreBuilder::strict_tags)",
+        "`true` stores the first response with a new tag of its own not yet, see \
+         [`RedisStoreBuilder::strict_tags`](crate::RedisStoreBuilder::strict_tags)",
         "`false`";
     compress_above: u64 = parse::threshold,
         "bodies longer than this are compressed in Redis, where that pays (feature `compression`)",
         "none are";
     secret: String = parse::verbatim,
-        "at least 16 random bytes: only what was stored with the same is believed, see [`RedisStoreBuilder::secret`](crate::RedisStoreBuilder::secret)",
+        "at least 16 random bytes: only what was stored with the same is believed, see \
+         [`RedisStoreBuilder::secret`](crate::RedisStoreBuilder::secret)",
         "none: Redis is trusted";
     former_secret: String = parse::verbatim,
         "the secret before this one, with which nothing is stored any more", "none";
@@ -128,7 +137,8 @@ settings! {
         "a file in PEM with the authorities to be trusted (feature `redis-tls`)",
         "those of the system";
     tls_certificate: Vec<u8> = parse::pem,
-        "a file in PEM with our own certificate and its chain, for a Redis that asks for it", "none";
+        "a file in PEM with our own certificate and its chain, for a Redis that asks for it",
+        "none";
     tls_key: Vec<u8> = parse::pem, "a file in PEM with the key to it", "none";
 }
 

@@ -71,7 +71,7 @@ pub(super) fn when_away(text: &str) -> Result<WhenAway, String> {
         Some(("bypass", None)) => Ok(WhenAway::Bypass),
         Some(("serve", Some(limit))) => Ok(WhenAway::Serve(limit)),
         _ => Err(format!(
-            "{text:?} is none of `local-ttl 2s` and `serve 2s` with a time of your own, and `bypass`"
+            "{text:?} is none of `local-ttl 2s`, `serve 2s` with a time of your own, and `bypass`"
         )),
     }
 }

@@ -129,11 +129,8 @@ impl Forward {
             .iter()
             .filter_map(|stored| nominee(stored))
             .collect();
-        if let Some(rest) = self
-            .part
-            .as_ref()
-            .and_then(|part| partial::rest(part, request, repeatable))
-        {
+        let part = self.part.as_ref().filter(|_| repeatable);
+        if let Some(rest) = part.and_then(|part| partial::rest(part, request)) {
             self.completing = true;
             request.insert(RANGE, rest.range);
             request.extend(rest.if_range.map(|validator| (IF_RANGE, validator)));
@@ -212,9 +209,10 @@ impl Forward {
         self.judge_by_head(head, &told, arrival);
         let mut completed = None;
         if self.completing && is_about_range(head.status) {
-            match self.part.take() {
-                Some(part) if partial::completes(&part, head) => completed = Some(part),
-                part => return self.contradicted(part, again),
+            match (self.part.take(), again) {
+                (Some(part), _) if partial::completes(&part, head) => completed = Some(part),
+                (part, Some(request)) => return self.contradicted(part, request),
+                (_, None) => {}
             }
         }
         let status = completed.is_some().then_some(StatusCode::PARTIAL_CONTENT);
@@ -332,27 +330,26 @@ impl Forward {
             .iter()
             .filter_map(|stored| nominee(stored))
             .collect();
-        let asked_alone = HeaderMap::new();
+        // What cannot be repeated asked about nothing that the client has.
+        let nothing = HeaderMap::new();
         let client = match again {
             Some(_) => &self.client,
-            None => &asked_alone,
+            None => &nothing,
         };
         let subject = validation::identify(&head.headers, &nominees, client);
         drop(nominees);
-        match subject {
-            NotModified::Nominee(place) if place < self.nominated.len() => {
+        match (subject, self.nominated.first(), again) {
+            (NotModified::Nominee(place), ..) if place < self.nominated.len() => {
                 let stored = self.nominated.swap_remove(place);
                 Arrived::Answer(self.freshened(&stored, head, told, arrival))
             }
-            _ if self.nominated.is_empty() || subject == NotModified::Client => {
+            (NotModified::Client, ..) | (_, None, _) => {
                 self.ground(false);
                 self.sign(head, None, false, self.detail());
                 Arrived::Pass(None)
             }
-            _ => match (again, self.nominated.first()) {
-                (None, Some(stored)) => Arrived::Answer(self.taken_for(stored)),
-                (again, _) => self.contradicted(None, again),
-            },
+            (_, Some(_), Some(request)) => self.contradicted(None, request),
+            (_, Some(stored), None) => Arrived::Answer(self.taken_for(stored)),
         }
     }
 
@@ -364,25 +361,17 @@ impl Forward {
     }
 
     /// Goes on where the handler confirmed what it was not asked about, or sent another part than
-    /// it was asked for: what was stored goes, and the request is sent again without questions. If
-    /// it cannot be, the next one has none.
+    /// it was asked for: what was stored goes, and the request is sent again without questions.
     fn contradicted<R>(
         mut self: Box<Self>,
         part: Option<Arc<StoredResponse>>,
-        again: Option<R>,
+        again: R,
     ) -> Arrived<R> {
         for stored in self.nominated.drain(..).chain(part) {
             self.exchange.engine.discard(&stored);
         }
-        match again {
-            Some(request) => {
-                self.completing = false;
-                Arrived::Again(self, request)
-            }
-            None => Arrived::Answer(self.excused(Failure::Unreachable).unwrap_or_else(|| {
-                respond::bad_gateway("the origin's answer does not fit what it was asked\n")
-            })),
-        }
+        self.completing = false;
+        Arrived::Again(self, again)
     }
 
     /// Renews a stored response by a 304 and answers with it.

@@ -14,11 +14,13 @@ use crate::extension::OnInterim;
 const MAX_PASSED: usize = 8;
 
 /// What is told of one request, and who listens.
+///
+/// No hook is called, or dropped, under the lock: it is the application's.
 #[derive(Default)]
-pub(super) struct Interims(Mutex<Told>);
+pub(super) struct Interims(Mutex<Audience>);
 
 #[derive(Default)]
-struct Told {
+struct Audience {
     passed: Vec<Response<()>>,
     listeners: BTreeMap<u64, OnInterim>,
     /// How many have ever listened.
@@ -34,27 +36,34 @@ pub(super) struct Listener {
 
 impl Interims {
     /// Has `hook` hear what comes, and first what has passed.
-    fn listen(self: &Arc<Self>, hook: OnInterim) -> Listener {
-        let mut told = self.0.lock();
-        told.passed.iter().for_each(|interim| hook.call(interim));
-        told.numbered = told.numbered.wrapping_add(1);
-        let number = told.numbered;
-        told.listeners.insert(number, hook);
-        Listener {
+    fn listen(self: &Arc<Self>, hook: &OnInterim) -> Listener {
+        let (number, passed) = {
+            let mut audience = self.0.lock();
+            audience.numbered = audience.numbered.wrapping_add(1);
+            let number = audience.numbered;
+            audience.listeners.insert(number, hook.clone());
+            (number, audience.passed.clone())
+        };
+        let listener = Listener {
             interims: Arc::clone(self),
             number,
-        }
+        };
+        passed.iter().for_each(|interim| hook.call(interim));
+        listener
     }
 
     fn tell(&self, interim: &Response<()>) {
-        let mut told = self.0.lock();
-        told.listeners.values().for_each(|hook| hook.call(interim));
-        if told.passed.len() < MAX_PASSED {
-            let mut kept = Response::new(());
-            *kept.status_mut() = interim.status();
-            *kept.headers_mut() = interim.headers().clone();
-            told.passed.push(kept);
-        }
+        let listeners: Vec<OnInterim> = {
+            let mut audience = self.0.lock();
+            if audience.passed.len() < MAX_PASSED {
+                let mut kept = Response::new(());
+                *kept.status_mut() = interim.status();
+                *kept.headers_mut() = interim.headers().clone();
+                audience.passed.push(kept);
+            }
+            audience.listeners.values().cloned().collect()
+        };
+        listeners.iter().for_each(|hook| hook.call(interim));
     }
 }
 
@@ -64,7 +73,7 @@ impl Forward {
         let hook = self.exchange.on_interim.clone();
         self.listener = interims
             .zip(hook)
-            .map(|(interims, hook)| interims.listen(hook));
+            .map(|(interims, hook)| interims.listen(&hook));
     }
 
     /// Has all who wait hear what is told of this request; of one that only renews what is stored,
@@ -82,7 +91,6 @@ impl Forward {
 impl Drop for Listener {
     fn drop(&mut self) {
         let hook = self.interims.0.lock().listeners.remove(&self.number);
-        // Not under the lock: the hook is the application's.
         drop(hook);
     }
 }

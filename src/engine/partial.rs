@@ -70,20 +70,16 @@ fn held(stored: &StoredResponse) -> Option<Part> {
 
 /// Returns how to ask the handler for what a stored prefix lacks.
 ///
-/// Only a strong validator lets a rest be trusted: then the handler sends that of the same
-/// representation, or another one whole. Without one it is asked only if the request is
-/// `repeatable`, for it may send a rest all the same.
-pub(super) fn rest(stored: &StoredResponse, request: &HeaderMap, repeatable: bool) -> Option<Rest> {
+/// It may send the rest of another representation all the same: handlers that know `Range` need not
+/// know `If-Range`.
+pub(super) fn rest(stored: &StoredResponse, request: &HeaderMap) -> Option<Rest> {
     if request.contains_key(RANGE) {
         return None;
     }
     let held = held(stored)?;
     // Where the length is unknown there may be no rest, and what arrives cannot be seen to be all.
     held.range().complete?;
-    let validator = validator(stored);
-    (validator.is_some() || repeatable)
-        .then(|| held.rest(validator, &stored.fields))
-        .flatten()
+    held.rest(validator(stored), &stored.fields)
 }
 
 /// Whether a response is the rest that was asked for; if so, turns its head into that of the whole

@@ -308,17 +308,8 @@ fn write_status(fields: &mut HeaderMap, status: Option<HeaderValue>) {
 /// The answer where only a stored response would do and there is none (RFC 9111 §5.2.1.7), or
 /// where nothing may be served without a validation that failed (§5.2.2.2).
 pub(super) fn gateway_timeout(why: &'static str) -> Response<Content> {
-    refusal(StatusCode::GATEWAY_TIMEOUT, why)
-}
-
-/// The answer where the handler's makes no sense.
-pub(super) fn bad_gateway(why: &'static str) -> Response<Content> {
-    refusal(StatusCode::BAD_GATEWAY, why)
-}
-
-fn refusal(status: StatusCode, why: &'static str) -> Response<Content> {
     let mut response = Response::new(Bytes::from_static(why.as_bytes()).into());
-    *response.status_mut() = status;
+    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, plain);
     response

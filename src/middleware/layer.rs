@@ -43,6 +43,7 @@ use crate::store::Store;
 ///   its caller.
 /// - A client that leaves does not cancel it. It has 30 seconds to come to its end, for those who
 ///   wait and for the store.
+/// - What passes before its answer, all who wait hear through their [`OnInterim`](crate::OnInterim).
 /// - A request that waits has been let in by the services inside: it holds its permit of a
 ///   `ConcurrencyLimit` there meanwhile.
 ///
@@ -91,9 +92,10 @@ impl CacheLayer {
     ///
     /// For requests of other methods `wrap` is called too, when they go to the inner service, and
     /// one thing changes: the cache can make an empty request. What it asks beside what the client
-    /// wants, whether a stored response still holds or what a stored part lacks, a handler may
-    /// answer in a way that fits neither. Then the cache asks once more for the client alone
-    /// (RFC 9111 §4.3.4), where without `wrap` it has a stale response or a 502 to give.
+    /// wants, which of several stored responses still holds or what a stored part lacks, a handler
+    /// may answer in a way that fits neither. Then the cache asks once more for the client alone
+    /// (RFC 9111 §4.3.4). Without `wrap` it asks about one stored response alone, and completes no
+    /// parts.
     ///
     /// A request passes by, whole and uncached, if its content is longer than
     /// [`max_content`](CacheLayer::max_content), takes over 5 seconds to arrive, or fails.

@@ -32,7 +32,8 @@ pub enum Settled {
 /// Keeps other processes from fetching the same, for as long as it is held.
 ///
 /// It is held until the response is stored. Dropped, it lets those who wait look again, and one of
-/// them fetch if there is nothing. Should this process die, the store lets go of it by itself.
+/// them fetch if there is nothing. Should this process die or hang, the store lets go of it by
+/// itself.
 #[must_use]
 pub struct FillLock(Option<Settle>);
 

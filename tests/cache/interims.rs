@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::{Method, Response, StatusCode};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -158,4 +159,26 @@ async fn a_refresh_is_heard_by_those_who_wait_for_it_alone() {
     assert!(stale.heard.lock().is_empty());
     drop(hold);
     assert_eq!(waits.answer.await.unwrap().text(), "2");
+}
+
+#[tokio::test]
+async fn a_client_may_leave_when_it_hears() {
+    let origin = Origin::counting(&[]);
+    let cache = Cache::new(&origin, everywhere(ttl(60)));
+    let hold = origin.hold();
+    let leader = Client::send(&cache, &[]).await;
+    let waiting = Arc::<Mutex<Option<_>>>::default();
+    let leaving = Arc::clone(&waiting);
+    let mut request = request(Method::GET, "/a", &[]);
+    request
+        .extensions_mut()
+        .insert(OnInterim::new(move |_| drop(leaving.lock().take())));
+    let mut answer = Box::pin(cache.service().oneshot(request));
+    assert!((&mut answer).now_or_never().is_none());
+    waiting.lock().replace(answer);
+    tell(&origin, 103);
+    assert!(waiting.lock().is_none());
+    drop(hold);
+    assert_eq!(leader.heard(), [103]);
+    assert_eq!(leader.answer.await.unwrap().text(), "1");
 }

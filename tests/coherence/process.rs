@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_response_cache::{
-    CacheHandle, CacheLayer, Invalidated, MemoryStore, RedisStore, Rule, Rules, Tags, Target,
+    CacheHandle, CacheLayer, Invalidated, MemoryStore, RedisStore, Rule, Rules, Tags, Target, Tier,
     TieredStore,
 };
 
@@ -26,6 +26,8 @@ pub(crate) const ORDERS: &str = "COHERENCE_ORDERS";
 
 const KEYS: u64 = 12;
 const TASKS: u64 = 4;
+/// What is kept in memory and in Redis, in memory alone, and in Redis alone.
+const PATTERNS: [&str; 3] = ["/things/{id}", "/local/{id}", "/shared/{id}"];
 
 pub(crate) fn run() {
     // Without orders it is somebody who runs all that is ignored.
@@ -67,9 +69,12 @@ async fn live(cache: &str, origin: &str, time: Duration) -> Vec<Event> {
 }
 
 fn rules() -> Rules {
-    let rule = Rule::ttl(Duration::from_secs(300)).tag("thing:{id}");
+    let rule = || Rule::ttl(Duration::from_secs(300)).tag("thing:{id}");
+    let [both, local, shared] = PATTERNS;
     Rules::builder()
-        .route("/things/{id}", rule)
+        .route(both, rule())
+        .route(local, rule().tier(Tier::Memory))
+        .route(shared, rule().tier(Tier::Shared))
         .build()
         .unwrap()
 }
@@ -107,7 +112,7 @@ impl Task {
             .layer(service_fn(move |_: Request<Empty<Bytes>>| {
                 answer(origin.clone(), key, delay)
             }));
-        let request = Request::get(format!("/things/{key}")).body(Empty::new());
+        let request = Request::get(path(key)).body(Empty::new());
         let began = now();
         let response = service.oneshot(request.unwrap()).await.unwrap();
         let hit = response.headers()["cache-status"]
@@ -127,8 +132,8 @@ impl Task {
     async fn write(&mut self, key: u64) {
         let version = self.origin.incr(key, 1_u64).await.unwrap();
         let target = match self.below(10) {
-            0 => Target::pattern("/things/{id}"),
-            1..4 => Target::uri(format!("/things/{key}")),
+            0 => Target::pattern(pattern(key)),
+            1..4 => Target::uri(path(key)),
             4..7 if is_tagged(key) => Target::tag(format!("late:{key}")),
             _ => Target::tag(format!("thing:{key}")),
         };
@@ -167,6 +172,20 @@ async fn answer(
             .insert(Tags::new([format!("late:{key}")]));
     }
     Ok(response)
+}
+
+/// Returns the pattern of the rule for a key.
+fn pattern(key: u64) -> &'static str {
+    let [both, local, shared] = PATTERNS;
+    match key % 3 {
+        0 => both,
+        1 => local,
+        _ => shared,
+    }
+}
+
+fn path(key: u64) -> String {
+    pattern(key).replace("{id}", &key.to_string())
 }
 
 /// Whether the responses of a key carry a tag that only they name.

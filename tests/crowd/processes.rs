@@ -41,7 +41,7 @@ const HELD: Duration = Duration::from_millis(300);
 async fn three_hundred_misses_of_three_processes_are_one_call() {
     let (redis, handler) = (RedisServer::start(), Handler::new(PACE));
     let origin = Server::start(handler.router()).await;
-    let processes = [(); 3].map(|()| Process::start(&redis, &origin));
+    let processes = three(&redis, &origin).await;
     let hold = handler.hold();
     let asking: Vec<_> = processes.iter().flat_map(Process::asking).collect();
     handler.called(KEY, 1).await;
@@ -55,11 +55,13 @@ async fn three_hundred_misses_of_three_processes_are_one_call() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_is_killed_while_it_fetches_for_all_lets_nobody_down() {
-    /// So long its lock stands, if nobody looks after it.
-    const LOCK: Duration = Duration::from_secs(10);
+    /// So long its lock stands.
+    const LOCK: Duration = Duration::from_secs(5);
+    /// For what a busy machine makes longer.
+    const ALLOWANCE: Duration = Duration::from_secs(5);
     let (redis, handler) = (RedisServer::start(), Handler::new(PACE));
     let origin = Server::start(handler.router()).await;
-    let [killed, others @ ..] = [(); 3].map(|()| Process::start(&redis, &origin));
+    let [killed, others @ ..] = three(&redis, &origin).await;
     let hold = handler.hold();
     let mut lost = TcpStream::connect(killed.address).await.unwrap();
     ask(&mut lost, KEY).await;
@@ -75,10 +77,20 @@ async fn a_process_that_is_killed_while_it_fetches_for_all_lets_nobody_down() {
     for each in asking {
         check(&each.await.unwrap(), generation);
     }
-    assert!(began.elapsed() < LOCK, "T24: {:?}", began.elapsed());
+    let took = began.elapsed();
+    assert!(took < LOCK + ALLOWANCE, "T24: {took:?}");
     assert!(handler.calls(KEY) <= 3, "T24: each asks at most once");
     // Nobody is there to answer.
     assert_eq!(lost.read(&mut [0]).await.unwrap_or_default(), 0);
+}
+
+/// Starts processes that know each their Redis: who meets a new one empties it.
+async fn three(redis: &RedisServer, origin: &Server) -> [Process; 3] {
+    let processes = [(); 3].map(|()| Process::start(redis, origin));
+    for process in &processes {
+        process.client.ask(KEY + 1).await;
+    }
+    processes
 }
 
 fn check(body: &[u8], generation: u64) {

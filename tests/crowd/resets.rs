@@ -38,13 +38,10 @@ async fn of_the_streams_of_one_connection_half_may_be_reset() {
             }
         }
         server.holds(STREAMS).await;
-        asking.retain(|(fate, task)| {
-            let leaves = matches!(fate, Fate::LeavesBeforeTheHead);
-            if leaves {
-                task.abort();
-            }
-            !leaves
-        });
+        let (leaving, asking): (Vec<_>, Vec<_>) = asking
+            .into_iter()
+            .partition(|(fate, _)| matches!(fate, Fate::LeavesBeforeTheHead));
+        leaving.iter().for_each(|(_, task)| task.abort());
         server.holds(asking.len()).await;
         drop(hold);
         for (_, each) in asking {

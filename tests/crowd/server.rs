@@ -33,11 +33,12 @@ pub(crate) const STREAMS: usize = 250;
 /// What a socket holds for those who do not read; the rest waits in the server.
 pub(crate) const SOCKET: u32 = 64 << 10;
 
-/// A cache that keeps what `/{key}` gives for a minute.
+/// A cache that keeps what `/{key}` gives for a minute. However busy the machine, who follows waits.
 pub(crate) fn cache() -> CacheLayer {
     let rule = Rule::ttl(Duration::from_secs(60)).max_body(8 << 20);
     let rules = Rules::builder().route("/{key}", rule).build().unwrap();
-    CacheLayer::new(MemoryStore::new(256 << 20)).rules(rules)
+    let cache = CacheLayer::new(MemoryStore::new(256 << 20)).rules(rules);
+    cache.collapse_wait(PATIENCE)
 }
 
 /// A server of HTTP/1 and HTTP/2. Dropped, it takes no more connections.

@@ -149,6 +149,29 @@ fn unknown_methods_pass_and_tunnels_do_not() {
 }
 
 #[test]
+fn requests_that_look_at_their_way_go_as_far_as_they_say() {
+    let origin = Origin::always("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let proxy = Proxy::before(&origin);
+    for (method, asked, passed) in [
+        ("TRACE", "Max-Forwards: 2\r\n", Some("1")),
+        ("OPTIONS", "Max-Forwards: 1\r\n", Some("0")),
+        ("OPTIONS", "Max-Forwards: all\r\n", Some("all")),
+        ("OPTIONS", "", None),
+        ("GET", "Max-Forwards: 0\r\n", Some("0")),
+    ] {
+        assert_eq!(content(&proxy.request(method, "/", asked)), "ok");
+        let request = origin.requests().pop().unwrap();
+        assert_eq!(field(&request, "max-forwards"), passed, "{method} {asked}");
+    }
+    for (method, status) in [("OPTIONS", 200), ("TRACE", 501)] {
+        let response = proxy.request(method, "/", "Max-Forwards: 0\r\n");
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(response.starts_with(&expected), "{response}");
+    }
+    assert_eq!(origin.requests().len(), 5);
+}
+
+#[test]
 fn a_request_that_comes_back_is_refused() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let own = listener.local_addr().unwrap();

@@ -41,13 +41,13 @@ pub(crate) type Source = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send
 /// All of it is held while it fits the cap, so that readers can begin late and its [`Tap`] gets it
 /// in the end. Beyond the cap only what lies between the slowest and the fastest reader is held.
 /// Once that is as much as the cap (and at most one frame more), the source is held back for the
-/// slowest, for a limited time over the whole body; after that, who is further behind is cut off.
-/// Who is alone never is.
+/// slowest, for a limited time over the whole body; after that, who is so far behind is cut off, at
+/// the end of the turn of all tasks in which it could have read. Who is alone never is.
 pub(crate) struct Along {
     state: Mutex<State>,
     /// `None` when it has ended; locked only by the reader whose turn it is, and the last to leave.
     source: Mutex<Option<Source>>,
-    /// Waited with in a turn, in the place of the source; so no lock is held when it wakes.
+    /// Polled in a turn, like the source: whom it wakes then is woken when no lock is held.
     patience: Mutex<Patience>,
     crowd: Arc<Crowd>,
     waker: Waker,
@@ -198,14 +198,7 @@ impl Along {
 
     fn poll_source(&self, full: bool) -> Poll<Came> {
         let mut cx = Context::from_waker(&self.waker);
-        let mut patience = self.patience.lock();
-        if full {
-            ready!(patience.poll(&mut cx));
-            self.state.lock().window.lose_patience();
-        } else {
-            patience.pause();
-        }
-        drop(patience);
+        ready!(self.hold_back(full, &mut cx));
         let mut source = self.source.lock();
         let Some(body) = source.as_mut() else {
             return Poll::Ready(Came::Failure(Interrupted::Abandoned.into()));
@@ -223,6 +216,20 @@ impl Along {
                 },
             },
         })
+    }
+
+    /// Pending while the slowest reader is waited for, which is as long as the window is `full`, and
+    /// there is patience.
+    fn hold_back(&self, full: bool, cx: &mut Context<'_>) -> Poll<()> {
+        let mut patience = self.patience.lock();
+        if full {
+            ready!(patience.poll(cx));
+            drop(patience);
+            self.state.lock().window.cut_off();
+        } else {
+            patience.pause();
+        }
+        Poll::Ready(())
     }
 
     /// Lets those go on who waited for one that has read on, or has gone.

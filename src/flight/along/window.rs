@@ -12,11 +12,9 @@ const JOINED: usize = 16 * 1024;
 /// between its slowest and its fastest reader.
 ///
 /// Once that is as much as `keep`, the window is [full](Self::is_full), and nothing more should come
-/// until the slowest has read on. When [patience is lost](Self::lose_patience), those are cut off
-/// that are further behind.
+/// until the slowest has read on, or has been [cut off](Self::cut_off).
 pub(super) struct Window {
     keep: u64,
-    patient: bool,
     chunks: VecDeque<Chunk>,
     /// The length of the body so far.
     end: u64,
@@ -38,7 +36,6 @@ impl Window {
     pub(super) fn new(keep: u64) -> Self {
         Self {
             keep,
-            patient: true,
             chunks: VecDeque::new(),
             end: 0,
             whole: true,
@@ -56,13 +53,17 @@ impl Window {
 
     /// Whether to wait for the slowest reader before more is pushed.
     pub(super) fn is_full(&self) -> bool {
-        let behind = !self.chunks.is_empty();
-        self.patient && !self.whole && behind && self.held() >= self.keep
+        !self.whole && !self.chunks.is_empty() && self.held() >= self.keep
     }
 
-    /// Waits for nobody any more.
-    pub(super) fn lose_patience(&mut self) {
-        self.patient = false;
+    /// Cuts the slowest readers off until it is full no more.
+    ///
+    /// Who has read all is never one of them.
+    pub(super) fn cut_off(&mut self) {
+        while self.is_full() {
+            self.chunks.pop_front();
+            self.places = self.places.split_off(&self.start());
+        }
     }
 
     /// Returns the length of what comes after `place`.
@@ -112,13 +113,8 @@ impl Window {
             return;
         }
         let more = length(&data);
-        if !self.has_room(more) {
+        if self.held().saturating_add(more) > self.keep {
             self.let_go();
-        }
-        while !self.patient && !self.has_room(more) && self.chunks.pop_front().is_some() {
-            // Those who stand before what is left are cut off. That is never the fastest: it has
-            // read all.
-            self.places = self.places.split_off(&self.start());
         }
         self.chunks.push_back(Chunk { at: self.end, data });
         self.end = self.end.saturating_add(more);
@@ -148,10 +144,6 @@ impl Window {
 
     fn held(&self) -> u64 {
         self.end.saturating_sub(self.start())
-    }
-
-    fn has_room(&self, more: u64) -> bool {
-        self.held().saturating_add(more) <= self.keep
     }
 
     fn put(&mut self, place: u64) {
@@ -273,17 +265,15 @@ mod tests {
     }
 
     #[test]
-    fn without_patience_who_stays_behind_is_cut_off_and_the_fastest_never() {
+    fn who_stays_behind_can_be_cut_off_and_the_fastest_never() {
         let mut window = window(8, 2);
-        window.lose_patience();
         let (mut fast, slow) = (0, 0);
         for chunk in ["four", "more", "last", "longer than is kept"] {
             window.push(chunk.into());
-            assert_eq!(
-                read(&mut window, &mut fast).as_deref(),
-                Some(chunk.as_bytes())
-            );
+            while read(&mut window, &mut fast).is_some() {}
+            window.cut_off();
         }
+        assert_eq!(window.held(), 0);
         assert_eq!(window.read(&mut { slow }), Err(Behind));
         window.leave(slow);
         assert!(window.has_readers());
@@ -292,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn with_patience_it_is_full_until_the_slowest_has_read_on() {
+    fn it_is_full_until_the_slowest_has_read_on() {
         let mut window = window(8, 2);
         let (mut fast, mut slow) = (0, 0);
         window.push("three ".into());
@@ -328,7 +318,7 @@ mod tests {
         Push(usize),
         Read(usize),
         Leave(usize),
-        LosePatience,
+        CutOff,
     }
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -337,7 +327,7 @@ mod tests {
             any::<usize>().prop_map(Event::Read),
             any::<usize>().prop_map(Event::Read),
             any::<usize>().prop_map(Event::Leave),
-            Just(Event::LosePatience),
+            Just(Event::CutOff),
         ];
         vec(event, 0..200)
     }
@@ -348,21 +338,22 @@ mod tests {
             events in events(),
             keep in 0_u64..200,
         ) {
-            let mut window = window(keep, 4);
+            let (mut window, mut cuts) = (window(keep, 4), false);
             let mut body = Vec::new();
             let mut readers: Vec<(u64, Vec<u8>)> = vec![(0, Vec::new()); 4];
             for event in events {
                 match event {
-                    Event::LosePatience => window.lose_patience(),
+                    Event::CutOff => {
+                        cuts |= window.is_full();
+                        window.cut_off();
+                        prop_assert!(!window.is_full());
+                    }
                     Event::Push(_) if window.is_full() => {}
                     Event::Push(length) => {
                         let data: Vec<u8> = (0..length).map(|n| (body.len() + n) as u8).collect();
                         body.extend_from_slice(&data);
                         window.push(data.into());
-                        let most = match window.patient {
-                            true => keep.saturating_add(length as u64),
-                            false => keep.max(length as u64),
-                        };
+                        let most = keep + length as u64;
                         prop_assert!(window.held() <= most, "{} held", window.held());
                     }
                     Event::Leave(_) if readers.len() < 2 => {}
@@ -375,7 +366,7 @@ mod tests {
                         let (place, read) = &mut readers[index];
                         match window.read(place) {
                             Ok(data) => read.extend_from_slice(&data.unwrap_or_default()),
-                            Err(Behind) => prop_assert!(!window.patient),
+                            Err(Behind) => prop_assert!(cuts),
                         }
                         prop_assert_eq!(&body[..read.len()], &read[..]);
                         prop_assert_eq!(*place, read.len() as u64);

@@ -34,7 +34,7 @@ const SURELY_HELD: Duration = Duration::from_secs(4);
 /// Stands in the place of a lock after a fetch that was of no use to others.
 const UNCACHEABLE: &[u8] = b"U";
 const UNCACHEABLE_TTL: Duration = Duration::from_secs(5);
-/// How soon a wait looks whether the lock has ended where the server does not tell; the pauses double.
+/// How soon a wait looks at the lock where the server does not tell of it; the pauses double.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// How soon it looks where the server would have told.

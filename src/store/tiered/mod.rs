@@ -9,11 +9,11 @@
 //! A copy also stands under memory's own epochs. They end when something is invalidated here, even
 //! while the second store is away; what happens then is said in [`away`].
 //!
-//! A rule may confine responses to one [`Tier`]. What memory alone keeps has the stamp that the second
-//! store would give it, so it is as current as the rest.
+//! A rule may confine responses to one [`Tier`]. What memory alone keeps has the stamp that the
+//! second store would give it, so it is as current as the rest.
 //!
-//! What both keep is not in memory for longer than it is fresh. Another process may have renewed what is
-//! stale here, and the second store knows.
+//! What both keep is not in memory for longer than it is fresh. Another process may have renewed what
+//! is stale here, and the second store knows.
 //!
 //! [vouches]: Store::vouches_for
 //! [confirmed]: Store::confirm
@@ -124,31 +124,39 @@ impl TieredStore {
                 Err(error) => return self.look_up_alone(Some(&copy), &wanted, scopes, error),
             }
         }
-        let moment = self.memory.moment();
-        let found = match wanted.tier {
-            Some(Tier::Memory) => {
-                let captured = self.second.capture(wanted.namespace, scopes).await;
-                captured.map(|captured| Found {
-                    captured: Some(captured),
-                    ..self.missed(outcome)
-                })
-            }
-            _ => self.second.lookup(wanted, scopes).await,
-        };
-        match found {
-            Ok(mut found) => {
+        match self.look_below(wanted, scopes, outcome).await {
+            Ok(found) => {
                 self.answered();
-                if let Outcome::Response(response) = &found.outcome {
-                    if wanted.tier.is_none() {
-                        let left = response.fresh_for(asked);
-                        self.hold(response, moment, asked, left, wanted.clock);
-                    }
-                    found.tier = Some(self.second.name());
-                }
                 Ok(found)
             }
             Err(error) => self.look_up_alone(held.as_ref(), &wanted, scopes, error),
         }
+    }
+
+    /// Asks the second store for a response, or for the epochs of one that it is not to have.
+    async fn look_below(
+        &self,
+        wanted: Wanted<'_>,
+        scopes: &[Scope],
+        in_memory: Outcome,
+    ) -> Result<Found, Error> {
+        if wanted.tier == Some(Tier::Memory) {
+            let captured = self.second.capture(wanted.namespace, scopes).await?;
+            return Ok(Found {
+                captured: Some(captured),
+                ..self.missed(in_memory)
+            });
+        }
+        let (moment, asked) = (self.memory.moment(), wanted.clock.now());
+        let mut found = self.second.lookup(wanted, scopes).await?;
+        if let Outcome::Response(response) = &found.outcome {
+            found.tier = Some(self.second.name());
+            if wanted.tier.is_none() {
+                let left = response.fresh_for(asked);
+                self.hold(response, moment, asked, left, wanted.clock);
+            }
+        }
+        Ok(found)
     }
 
     /// Answers as well as can be without the second store.
@@ -277,7 +285,7 @@ impl TieredStore {
         }
     }
 
-    /// Returns what is to be known of a response that is not in memory and not to be found elsewhere.
+    /// Returns what is known of a response that is not in memory and not to be found elsewhere.
     fn missed(&self, mut outcome: Outcome) -> Found {
         if let Outcome::OtherVariants(others) = &mut outcome {
             others.retain(|other| self.second.vouches_for(other.stamp()));

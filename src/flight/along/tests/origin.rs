@@ -23,7 +23,7 @@ pub(super) enum Morsel {
     End,
 }
 
-/// What a source panics with.
+/// What a source, or a tap, panics with: without the hook, which would report each.
 pub(super) struct Panic;
 
 /// Feeds a source.
@@ -58,6 +58,8 @@ pub(super) enum Told {
 pub(super) struct Notes {
     told: Arc<Mutex<Vec<Told>>>,
     last: Arc<Mutex<Option<Reader>>>,
+    /// Whether the tap panics when it has been told.
+    panics: bool,
 }
 
 struct Noting(Option<Notes>);
@@ -111,6 +113,21 @@ impl Feed {
 }
 
 impl Notes {
+    /// Has the tap panic when it has been told.
+    pub(super) fn panicking() -> Self {
+        Self {
+            panics: true,
+            ..Self::default()
+        }
+    }
+
+    fn note(&self, told: Told) {
+        self.told.lock().push(told);
+        if self.panics {
+            resume_unwind(Box::new(Panic));
+        }
+    }
+
     pub(super) fn told(&self) -> Vec<Told> {
         self.told.lock().clone()
     }
@@ -124,13 +141,13 @@ impl Notes {
 impl Tap for Noting {
     fn end(mut self: Box<Self>, body: Bytes, trailers: Option<HeaderMap>) {
         if let Some(notes) = self.0.take() {
-            notes.told.lock().push(Told::Whole(body, trailers));
+            notes.note(Told::Whole(body, trailers));
         }
     }
 
     fn too_long(mut self: Box<Self>) {
         if let Some(notes) = self.0.take() {
-            notes.told.lock().push(Told::TooLong);
+            notes.note(Told::TooLong);
         }
     }
 }
@@ -166,7 +183,6 @@ impl Body for Fountain {
             Morsel::Data(data) => Some(Ok(Frame::data(data))),
             Morsel::Trailers(trailers) => Some(Ok(Frame::trailers(trailers))),
             Morsel::Failure(text) => Some(Err(text.into())),
-            // Without the hook, which would report each.
             Morsel::Panic => resume_unwind(Box::new(Panic)),
             Morsel::End => None,
         })

@@ -264,6 +264,23 @@ fn a_source_that_panics_fails_for_the_others() {
 }
 
 #[test]
+fn a_tap_that_panics_fails_the_body_for_all() {
+    // At the end, and over the cap.
+    for keep in [100, 2] {
+        let (feed, notes) = (Feed::default(), Notes::panicking());
+        let (along, mut first) = feed.along(keep, &notes);
+        let mut second = along.reader().unwrap();
+        feed.data("one");
+        feed.give(Morsel::End);
+        let reads = || while data(&mut first) == "one" {};
+        assert!(catch_unwind(AssertUnwindSafe(reads)).is_err());
+        assert_eq!(data(&mut second), "one");
+        assert_eq!(error(&mut second), "the body panicked");
+        assert!(feed.is_dropped());
+    }
+}
+
+#[test]
 fn a_body_over_the_cap_is_read_on_and_joined_by_nobody() {
     let (feed, notes) = (Feed::default(), Notes::default());
     let (along, mut first) = feed.along(6, &notes);
@@ -289,10 +306,13 @@ fn a_reader_that_stays_behind_is_cut_off() {
     let (feed, notes) = (Feed::default(), Notes::default());
     let (along, mut first) = feed.along(6, &notes);
     let mut second = along.reader().unwrap();
-    for word in ["one ", "two ", "three "] {
+    for word in ["one ", "two "] {
         feed.data(word);
         assert_eq!(data(&mut first), word);
     }
+    feed.data("three ");
+    assert!(poll(&mut first).is_pending(), "the other has a turn");
+    assert_eq!(data(&mut first), "three ");
     assert_eq!(error(&mut second), "read too slowly to be held a place");
     assert!(matches!(poll(&mut second), Poll::Ready(None)));
     drop(first);
@@ -414,9 +434,27 @@ async fn while_the_body_fits_the_cap_nobody_is_waited_for() {
 }
 
 #[test]
+fn a_reader_that_reads_on_in_its_turn_is_not_cut_off() {
+    let (feed, notes) = (Feed::default(), Notes::default());
+    let (along, mut fast) = feed.along(10, &notes);
+    let mut other = along.reader().unwrap();
+    run_ahead(&feed, &mut fast);
+    let (bell, waker) = bell();
+    assert!(poll_with(&mut fast, &waker).is_pending());
+    assert_eq!(bell.rings(), 1, "it asks to be polled again");
+    assert_eq!(data(&mut other), "three ");
+    assert_eq!(data(&mut fast), "six ");
+    assert_eq!(data(&mut other), "four ");
+    assert_eq!(data(&mut other), "six ");
+    run_ahead(&feed, &mut fast);
+    assert!(poll(&mut fast).is_pending(), "again, the other has a turn");
+}
+
+#[test]
 fn where_no_timer_would_end_the_wait_nobody_waits() {
     let (feed, notes) = (Feed::default(), Notes::default());
     let [mut fast, mut slow] = held_back(&feed, &notes);
+    assert!(poll(&mut fast).is_pending(), "the other has a turn");
     assert_eq!(data(&mut fast), "six ");
     assert_eq!(error(&mut slow), "read too slowly to be held a place");
 }

@@ -1,5 +1,6 @@
 //! Two connections to one server, so that what is long does not hold up what is short.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -11,7 +12,6 @@ use crate::store::StoreHealth;
 const LONG: usize = 64 * 1024;
 
 /// The connections that a store sends its commands on.
-#[derive(Debug)]
 pub(crate) struct Lanes {
     server: Arc<Server>,
     data: Connection,
@@ -86,5 +86,12 @@ impl Lanes {
             bulk.close().await;
         }
         self.data.close().await;
+    }
+}
+
+/// As the one that all depends on.
+impl fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.data.fmt(f)
     }
 }

@@ -54,7 +54,6 @@ use crate::error::{Error, ErrorKind};
 use crate::store::StoreHealth;
 
 /// A server, as all connections to it know it.
-#[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) address: Address,
     pub(crate) connect_timeout: Duration,
@@ -220,6 +219,13 @@ impl Connection {
         self.shared.alarm.notify_one();
         // The sender, without which this fails, lives as long as `self`.
         let _ = stage.wait_for(|stage| *stage == Stage::Closed).await;
+    }
+}
+
+/// Where it is; nobody who reads a log wants to know more.
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Server({})", self.address)
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! [`Control`] reads epochs on a connection of its own, on which the server tells when one of them
 //! changes ([`tracker`]), and keeps what it read in the [`mirror`]. Only epochs that somebody here
-//! holds for current are told of; what others cache costs this process nothing. In the same way it is
-//! told when a lock has ended that somebody here waits for ([`watches`]).
+//! holds for current are told of; what others cache costs this process nothing. In the same way the
+//! server tells of the end of a lock that somebody here waits for ([`watches`]).
 //!
 //! Each command on this connection begins by switching tracking on, which costs nothing where it is
 //! on already. So there is no state to be set up again after a reconnect, and none to be forgotten.

@@ -20,6 +20,7 @@ mod slot;
 mod slots;
 mod split;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +42,6 @@ use crate::key::Namespace;
 use crate::store::StoreHealth;
 
 /// The servers of a store, and which of them has what.
-#[derive(Debug)]
 pub(crate) struct Shards {
     servers: Servers,
     plan: Plan,
@@ -204,6 +204,12 @@ impl Shards {
             Servers::One(map) => look(map),
             Servers::Cluster(cluster) => look(&cluster.map().load()),
         }
+    }
+}
+
+impl fmt::Debug for Shards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.servers.fmt(f)
     }
 }
 
