@@ -435,21 +435,22 @@ async fn a_cache_that_is_dropped_is_not_kept_for_what_it_remembers() {
 async fn nobody_joins_what_was_asked_for_before_an_invalidation_though_its_caller_leaves() {
     let (store, origin) = (Double::new(), Origin::counting(&[]));
     let cache = over(&store, &origin);
-    let ask = async || {
+    let ask = || {
         let asked = cache.service().oneshot(get("/a"));
-        let asking = tokio::spawn(async { Answer::read(asked.await.unwrap()).await });
-        settle().await;
-        asking
+        tokio::spawn(async { Answer::read(asked.await.unwrap()).await })
     };
     let hold = origin.hold();
-    let before = ask().await;
+    let before = ask();
+    settle().await;
     store.break_down(Operation::Invalidate, Fault::Hangs);
     let handle = cache.handle();
     let mut invalidating = Box::pin(handle.invalidate(Target::uri("/a")));
     assert!((&mut invalidating).now_or_never().is_none());
-    let during = ask().await;
+    let during = ask();
+    settle().await;
     drop(invalidating);
-    let after = ask().await;
+    let after = ask();
+    settle().await;
     drop(hold);
     assert_eq!(before.await.unwrap().text(), "1");
     for asking in [during, after] {
