@@ -19,8 +19,9 @@ impl Forward {
     ///
     /// Those who follow here wait meanwhile, and get the same.
     pub(crate) async fn claim(&mut self, request: &HeaderMap) -> Option<Response<Content>> {
-        if self.asks_to_confirm() {
-            // That is cheap for the handler, and no second wait for the store is worth it.
+        if self.selected.is_some() && !self.nominated.is_empty() {
+            // To confirm what is selected is cheap for the handler, and no second wait for the
+            // store is worth it. For a new variant it usually makes a whole response.
             return None;
         }
         let limit = self.exchange.engine.options.collapse_wait.min(LONGEST_WAIT);

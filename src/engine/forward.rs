@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
-    CACHE_CONTROL, DATE, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+    CACHE_CONTROL, CONTENT_ENCODING, DATE, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    LAST_MODIFIED, RANGE,
 };
 use http::response::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -78,16 +79,17 @@ impl Forward {
     pub(super) fn new(
         exchange: Box<Exchange>,
         why: Miss,
-        nominated: Nominated,
+        mut nominated: Nominated,
         part: Option<Arc<StoredResponse>>,
         captured: Option<Captured>,
     ) -> Self {
+        let selected = nominated.first().filter(|_| why != Miss::Variant);
+        let selected = selected.map(Arc::clone);
+        let validates = exchange.validates();
+        nominated.retain(|stored| validates && nominee(stored, why).is_some());
         Self {
             part,
-            selected: nominated
-                .first()
-                .filter(|_| why != Miss::Variant)
-                .map(Arc::clone),
+            selected,
             completing: false,
             sent: exchange.started,
             collapsed: exchange.alone.then_some(false),
@@ -102,12 +104,6 @@ impl Forward {
         }
     }
 
-    /// Whether the handler is asked if something that is stored still holds.
-    pub(super) fn asks_to_confirm(&self) -> bool {
-        let mut nominees = self.nominated.iter().filter_map(|stored| nominee(stored));
-        self.exchange.validates() && nominees.next().is_some()
-    }
-
     /// Whether the request is to ask what the cache wants to know, so that the answer may not be
     /// one for the client.
     pub(crate) fn has_questions(&self) -> bool {
@@ -118,17 +114,10 @@ impl Forward {
     /// can be repeated asks what may not be answered in a way that can be trusted.
     pub(crate) fn prepare(&mut self, request: &mut HeaderMap, repeatable: bool) {
         self.client = request.clone();
-        let validates = self.exchange.validates();
-        self.nominated
-            .retain(|stored| validates && nominee(stored).is_some());
         if !repeatable {
             self.ask_about_one(request);
         }
-        let nominees: SmallVec<[Nominee<'_>; 1]> = self
-            .nominated
-            .iter()
-            .filter_map(|stored| nominee(stored))
-            .collect();
+        let nominees = nominees(&self.nominated, self.why);
         let part = self.part.as_ref().filter(|_| repeatable);
         if let Some(rest) = part.and_then(|part| partial::rest(part, request)) {
             self.completing = true;
@@ -325,11 +314,7 @@ impl Forward {
         arrival: age::Exchange,
         again: Option<R>,
     ) -> Arrived<R> {
-        let nominees: SmallVec<[Nominee<'_>; 1]> = self
-            .nominated
-            .iter()
-            .filter_map(|stored| nominee(stored))
-            .collect();
+        let nominees = nominees(&self.nominated, self.why);
         // What cannot be repeated asked about nothing that the client has.
         let nothing = HeaderMap::new();
         let client = match again {
@@ -571,15 +556,26 @@ impl Exchange {
     }
 }
 
+fn nominees(nominated: &[Arc<StoredResponse>], why: Miss) -> SmallVec<[Nominee<'_>; 1]> {
+    let nominees = nominated.iter();
+    nominees.filter_map(|stored| nominee(stored, why)).collect()
+}
+
 /// Returns a stored response as one the handler can be asked about: by validators of its own.
-fn nominee(stored: &StoredResponse) -> Option<Nominee<'_>> {
+fn nominee(stored: &StoredResponse, why: Miss) -> Option<Nominee<'_>> {
     let etag = stored.etag().filter(|_| stored.tagged == Tagged::ByOrigin);
-    Nominee::new(
+    let nominee = Nominee::new(
         stored.status,
         etag,
         stored.fields.get(LAST_MODIFIED),
         stored.terms.date,
-    )
+    )?;
+    match why {
+        // Many handlers have one tag for all codings, of which the client may not accept each.
+        Miss::Variant if stored.fields.contains_key(CONTENT_ENCODING) => None,
+        Miss::Variant => nominee.of_other_variant(),
+        _ => Some(nominee),
+    }
 }
 
 /// Returns the tags that a stored response stands under.

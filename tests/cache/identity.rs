@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use tower_response_cache::{CacheFor, Policy, Rule, Rules, RulesBuilder};
 
-use crate::support::{Answer, Cache, Call, Origin, everywhere, request, response, ttl};
+use crate::support::{Answer, Cache, Call, Origin, everywhere, request, response, status, ttl};
 
 /// The requesters: nobody, two users with cookies, two with tokens.
 const REQUESTERS: [&[(&str, &str)]; 5] = [
@@ -307,6 +307,28 @@ async fn a_refresh_is_for_everybody_and_shows_no_ones_identity() {
         let stats = cache.handle().stats();
         assert_eq!(stats.stored(), 2, "{:?}", stats.routes);
     }
+}
+
+#[tokio::test]
+async fn a_token_is_not_answered_with_the_page_of_another_of_the_same_date() {
+    let origin = Origin::new(|call| {
+        let fields = [
+            ("cache-control", "public, max-age=60"),
+            ("vary", "Authorization"),
+            ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ];
+        match call.header("if-modified-since") {
+            "" => response(&fields, call.header("authorization").to_owned()),
+            _ => status(304, &fields, ""),
+        }
+    });
+    let cache = Cache::new(&origin, Rules::builder());
+    for _ in 0..2 {
+        for asks in &REQUESTERS[3..] {
+            assert_eq!(cache.get_with("/a", asks).await.text(), asks[0].1);
+        }
+    }
+    assert_eq!(origin.calls(), 2);
 }
 
 #[tokio::test]

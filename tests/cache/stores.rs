@@ -109,6 +109,22 @@ async fn nobody_waits_for_a_store_to_keep_or_drop_a_response() {
 }
 
 #[tokio::test]
+async fn a_new_variant_is_fetched_for_all_processes() {
+    let fields = [("vary", "x"), ("etag", "\"v\"")];
+    let (store, origin) = (Double::new(), Origin::counting(&fields));
+    let cache = over(&store, &origin);
+    cache.get("/a").await;
+    settle().await;
+    let claiming = store.clone();
+    origin.answer(move |call| {
+        assert_eq!(claiming.claims(), 1);
+        response(&fields, call.number.to_string())
+    });
+    let answer = cache.get_with("/a", &[("x", "1")]).await;
+    assert_eq!(answer.cache_status(), "fwd=vary-miss; stored");
+}
+
+#[tokio::test]
 async fn with_a_failing_capture_the_client_still_gets_a_304_of_the_handlers() {
     let (store, origin) = (Double::new(), Origin::counting(&[]));
     let cache = over(&store, &origin);

@@ -362,6 +362,33 @@ async fn other_variants_are_offered_to_the_origin_which_may_name_one() {
 }
 
 #[tokio::test]
+async fn a_coding_that_the_client_may_not_accept_is_not_offered_to_the_origin() {
+    let origin = Origin::new(|call| {
+        let mut fields = vec![
+            ("cache-control", "max-age=60"),
+            ("vary", "accept-encoding"),
+            ("etag", "\"same\""),
+        ];
+        let coding = call.header("accept-encoding").to_owned();
+        if !coding.is_empty() {
+            fields.push(("content-encoding", &coding));
+        }
+        match call.header("if-none-match") {
+            "" => response(&fields, coding.clone()),
+            _ => status(304, &fields, ""),
+        }
+    });
+    let cache = Cache::new(&origin, letter());
+    let browser = [("accept-encoding", "gzip")];
+    cache.get_with("/a", &browser).await;
+    for _ in 0..2 {
+        assert_eq!(cache.get("/a").await.text(), "");
+        assert_eq!(cache.get_with("/a", &browser).await.text(), "gzip");
+    }
+    assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test]
 async fn a_stale_response_is_validated_by_what_it_has() {
     #[rustfmt::skip]
     let cases: [(&[(&str, &str)], &str, &str); 4] = [
