@@ -13,7 +13,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::admit::Admission;
-use super::collapse::{Landing, Lead};
+use super::collapse::Lead;
 use super::fill::{self, Aboard};
 use super::interim::Listener;
 use super::refresh::Refreshing;
@@ -216,7 +216,6 @@ impl Forward {
         let refusal = match admitted {
             // What the store cannot take others can still share.
             Ok(mut admission) if captured.is_some() || self.lead.is_some() => {
-                self.refreshed();
                 admission
                     .late
                     .extend(completed.iter().flat_map(|part| tags_of(part)));
@@ -258,13 +257,6 @@ impl Forward {
             && let Some(former) = self.selected.take()
         {
             self.exchange.engine.discard(&former);
-        }
-    }
-
-    /// Notes that a refresh has brought something.
-    fn refreshed(&mut self) {
-        if let Some(refreshing) = self.refreshing.take() {
-            refreshing.succeeded();
         }
     }
 
@@ -396,12 +388,11 @@ impl Forward {
                 renewed.terms = admission.terms;
                 renewed.variant = admission.variant;
                 exchange.counters().revalidated();
-                self.refreshed();
                 if !fill::is_of_use_now(&renewed.terms) {
                     self.ground(true);
                 }
                 let exchange = &self.exchange;
-                let aboard = self.lead.take().map(Aboard::Lead);
+                let mut aboard = Aboard::new(self.lead.take(), self.refreshing.take());
                 if let Some(captured) = self.captured.take() {
                     let mut late = admission.late;
                     // The answer need not repeat the tags that the handler gave the content.
@@ -414,8 +405,8 @@ impl Forward {
                         late,
                         aboard,
                     );
-                } else if let Some(Aboard::Lead(lead)) = aboard {
-                    drop(lead.land(Landing::Response(Arc::new(renewed.clone()), None)));
+                } else {
+                    aboard.land(&renewed, false);
                 }
             }
             Err(refusal) => {
