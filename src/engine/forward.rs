@@ -154,8 +154,13 @@ impl Forward {
         } = &mut *self.exchange;
         let spec = engine.key_spec(route.as_deref());
         refresh::anonymise(request.headers_mut(), spec);
-        facts.anonymise(request.headers());
-        for remove in &engine.options.refresh_without {
+        facts.forget_wishes();
+        let without = &engine.options.refresh_without;
+        if !without.is_empty() {
+            // Else its extensions may still tell the handler who asks.
+            facts.forget_identity(request.headers());
+        }
+        for remove in without {
             remove(request.extensions_mut());
         }
     }

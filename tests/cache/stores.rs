@@ -4,6 +4,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use http::Method;
+use tokio::time::timeout;
 use tower_response_cache::{CacheLayer, ErrorKind, Invalidated, Scope, Target};
 
 use crate::support::{
@@ -106,6 +107,20 @@ async fn nobody_waits_for_a_store_to_keep_or_drop_a_response() {
         !cache.handle().shutdown(Duration::from_millis(1)).await,
         "bounded"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_answer_does_not_wait_for_what_its_refresh_waits_for() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    cache.get("/a").await;
+    settle().await;
+    cache.advance(61);
+    store.break_down(Operation::Capture, Fault::Hangs);
+    let answer = timeout(Duration::from_millis(1), cache.get("/a")).await;
+    assert_eq!(answer.expect("at once").text(), "1");
+    settle().await;
+    assert_eq!(store.calls(Operation::Capture), 1);
 }
 
 #[tokio::test]
@@ -426,7 +441,7 @@ async fn a_barrier_waits_for_the_store_and_then_for_the_memory_of_others() {
     let handle = cache.handle();
     let _ = handle.invalidate(Target::uri("/a")).await.unwrap();
     let began = tokio::time::Instant::now();
-    let barrier = tokio::time::timeout(Duration::from_secs(30), handle.barrier());
+    let barrier = timeout(Duration::from_secs(30), handle.barrier());
     assert!(barrier.await.is_err(), "the store is away");
     store.recover();
     handle.barrier().await;
