@@ -1,7 +1,7 @@
 //! From a response on its way to the client to one that is stored.
 
 use std::future::poll_fn;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use super::admit::{Admission, announced_length};
 use super::ahead::Ahead;
-use super::collapse::{Landed, Landing, Lead};
+use super::collapse::{Landing, Lead};
 use super::request::Facts;
 use super::respond::{self, Content};
 use super::{Engine, Forward, forward, partial};
@@ -60,10 +60,8 @@ struct Recording {
     part: Option<Arc<StoredResponse>>,
     /// `None` if the store could not tell; then it is for those who wait alone.
     captured: Option<Captured>,
-    /// Others wait for it, and have nothing of it yet.
+    /// Others wait for it, or have it as far as it has come.
     lead: Option<Lead>,
-    /// Set when they have.
-    landed: Arc<OnceLock<Landed>>,
     collapsed: Option<bool>,
     late: SmallVec<[Scope; 2]>,
     tag: bool,
@@ -79,7 +77,7 @@ impl Recorder {
         admission: Admission,
         captured: Option<Captured>,
     ) -> Self {
-        if !is_of_use_now(&admission.terms) {
+        if !is_of_use(&admission.terms, admission.terms.age(Duration::ZERO)) {
             forward.ground(true);
         }
         let exchange = forward.exchange;
@@ -109,7 +107,6 @@ impl Recorder {
                 part: forward.part,
                 captured,
                 lead: forward.lead,
-                landed: Arc::default(),
                 collapsed: forward.collapsed,
                 late: admission.late,
                 tag: admission.tag,
@@ -138,10 +135,6 @@ impl Recorder {
             .exact()
             .is_some_and(|length| length <= recording.engine.options.hash_ahead);
         let unary = recording.facts.is_grpc_unary();
-        let fits = body
-            .size_hint()
-            .upper()
-            .is_some_and(|length| length <= recording.max_body);
         let (engine, max_body) = (Arc::clone(&recording.engine), recording.max_body);
         let most = |first: &[u8]| match grpc::message_end(first) {
             Some(end) if unary => end.min(max_body),
@@ -157,11 +150,11 @@ impl Recorder {
             engine.ground(recording.lead.take(), false);
         }
         let keep = most(ahead.first());
-        let lead = recording.take_lead();
-        // They wait for the store, and not for the client that came first.
-        let in_a_hurry = recording.lead.is_some() && fits;
-        let draft = lead.is_some().then(|| Arc::new(recording.draft.clone()));
-        let landed = Arc::clone(&recording.landed);
+        let flight = recording.lead.as_ref().map(Lead::flight);
+        // With tags of its own they wait for the store, and not for the client that came first.
+        let draft = (flight.is_some() && recording.late.is_empty())
+            .then(|| Arc::new(recording.draft.clone()));
+        let in_a_hurry = flight.is_some() && draft.is_none();
         let to_finish = Arc::clone(&engine);
         let wait = engine.options.collapse_wait;
         let finish = Box::new(move |reader: Reader| engine.finish_body(reader));
@@ -169,10 +162,8 @@ impl Recorder {
         if in_a_hurry && let Some(more) = along.reader() {
             to_finish.finish_body(more);
         }
-        if let (Some(lead), Some(draft)) = (lead, draft) {
-            let landing = Landing::Response(draft, Some(along));
-            // It is held as long as the body arrives and is being stored.
-            drop(landed.set(lead.land(landing)));
+        if let (Some(flight), Some(draft)) = (flight, draft) {
+            flight.land(Landing::Response(draft, Some(along)));
         }
         Response::from_parts(head, Content::arriving(Box::pin(reader)))
     }
@@ -247,11 +238,6 @@ impl Tap for Recorder {
 }
 
 impl Recording {
-    /// Takes the duty out, unless those who wait must wait for the store.
-    fn take_lead(&mut self) -> Option<Lead> {
-        self.lead.take_if(|_| self.late.is_empty())
-    }
-
     /// Gives the whole response to the store and to those who wait for it, unless it is not as long
     /// as it announced.
     fn complete(mut self, body: Bytes, trailers: Option<HeaderMap>) -> StoredResponse {
@@ -288,59 +274,26 @@ impl Recording {
             }
             _ => response.clone(),
         };
-        let aboard = match self.lead {
-            Some(lead) => Some(Aboard::Lead(lead)),
-            None => Some(Aboard::Landed(self.landed)),
-        };
         match self.captured {
             Some(captured) => {
                 let engine = Arc::clone(&self.engine);
-                engine.keep(self.route, whole, self.retain, captured, self.late, aboard);
+                engine.keep(
+                    self.route,
+                    whole,
+                    self.retain,
+                    captured,
+                    self.late,
+                    self.lead,
+                );
             }
             None => {
                 counters.refused(Refusal::StoreError);
-                if let Some(Aboard::Lead(lead)) = aboard {
-                    drop(lead.land(Landing::Response(Arc::new(whole), None)));
+                if let Some(lead) = self.lead {
+                    lead.land(Landing::Response(Arc::new(whole), None));
                 }
             }
         }
         response
-    }
-}
-
-/// Those who wait for a response that is being stored.
-#[derive(Debug)]
-pub(super) enum Aboard {
-    /// They have not got it yet.
-    Lead(Lead),
-    /// They have it; who comes later gets it too until it is in the store.
-    Landed(#[expect(dead_code, reason = "dropped when it is stored")] Arc<OnceLock<Landed>>),
-}
-
-impl Aboard {
-    /// Gives them the response, unless they had better ask the store, which has tags to look after.
-    fn land(self, response: &StoredResponse, late: bool) -> Self {
-        match self {
-            Self::Lead(lead) if !late => {
-                let landed = lead.land(Landing::Response(Arc::new(response.clone()), None));
-                Self::Landed(Arc::new(OnceLock::from(landed)))
-            }
-            aboard => aboard,
-        }
-    }
-
-    /// Sends them to the store.
-    fn stored(self) {
-        if let Self::Lead(lead) = self {
-            drop(lead.land(Landing::Stored));
-        }
-    }
-
-    /// Sends them to the handler: the store has not taken the response.
-    fn refused(self, engine: &Engine, for_long: bool) {
-        if let Self::Lead(lead) = self {
-            engine.ground(Some(lead), for_long);
-        }
     }
 }
 
@@ -360,10 +313,16 @@ impl Engine {
         retain: Duration,
         captured: Captured,
         late: SmallVec<[Scope; 2]>,
-        aboard: Option<Aboard>,
+        lead: Option<Lead>,
     ) {
         let engine = Arc::clone(self);
-        let aboard = aboard.map(|aboard| aboard.land(&response, !late.is_empty()));
+        // With tags of its own they had better ask the store, which looks after those.
+        if let Some(lead) = &lead
+            && late.is_empty()
+            && !lead.has_ended()
+        {
+            lead.land(Landing::Response(Arc::new(response.clone()), None));
+        }
         let length = response.body.len();
         let fill = Fill {
             namespace: self.options.namespace.clone(),
@@ -382,7 +341,9 @@ impl Engine {
                 Ok(Kept::Stored) => {
                     counters.stored();
                     engine.metrics.body_stored(length);
-                    aboard.into_iter().for_each(Aboard::stored);
+                    if let Some(lead) = lead {
+                        lead.land(Landing::Stored);
+                    }
                     return;
                 }
                 Ok(Kept::Invalidated) => counters.refused(Refusal::Invalidated),
@@ -393,9 +354,7 @@ impl Engine {
                     engine.metrics.store_failed();
                 }
             }
-            if let Some(aboard) = aboard {
-                aboard.refused(&engine, matches!(kept, Ok(Kept::TooLarge)));
-            }
+            engine.ground(lead, matches!(kept, Ok(Kept::TooLarge)));
         };
         self.tasks.finish(store.instrument(span));
     }
@@ -416,10 +375,9 @@ impl Engine {
     }
 }
 
-/// Whether a response that has just arrived can answer others.
-pub(super) fn is_of_use_now(terms: &Terms) -> bool {
-    let (age, anybody) = (terms.age(Duration::ZERO), RequestDirectives::default());
-    reuse::decide(terms, age, &anybody) == Reuse::ServeFresh
+/// Whether a response of this age can answer others.
+pub(super) fn is_of_use(terms: &Terms, age: Duration) -> bool {
+    reuse::decide(terms, age, &RequestDirectives::default()) == Reuse::ServeFresh
 }
 
 fn length(body: &[u8]) -> u64 {

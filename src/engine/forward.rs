@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::admit::Admission;
 use super::collapse::{Landing, Lead};
-use super::fill::{self, Aboard};
+use super::fill;
 use super::interim::Listener;
 use super::refresh::Refreshing;
 use super::respond::{self, Content};
@@ -412,11 +412,11 @@ impl Forward {
                 renewed.variant = admission.variant;
                 exchange.counters().revalidated();
                 self.refreshed();
-                if !fill::is_of_use_now(&renewed.terms) {
+                if !fill::is_of_use(&renewed.terms, renewed.terms.age(Duration::ZERO)) {
                     self.ground(true);
                 }
                 let exchange = &self.exchange;
-                let aboard = self.lead.take().map(Aboard::Lead);
+                let lead = self.lead.take();
                 if let Some(captured) = self.captured.take() {
                     let mut late = admission.late;
                     // The answer need not repeat the tags that the handler gave the content.
@@ -427,10 +427,10 @@ impl Forward {
                         admission.retain,
                         captured,
                         late,
-                        aboard,
+                        lead,
                     );
-                } else if let Some(Aboard::Lead(lead)) = aboard {
-                    drop(lead.land(Landing::Response(Arc::new(renewed.clone()), None)));
+                } else if let Some(lead) = lead {
+                    lead.land(Landing::Response(Arc::new(renewed.clone()), None));
                 }
             }
             Err(refusal) => {
