@@ -118,7 +118,9 @@ impl Forward {
             true => Landing::Response(stored, None),
             false => Landing::Stored,
         };
-        drop(self.lead.take().map(|lead| lead.land(landing)));
+        if let Some(lead) = self.lead.take() {
+            lead.land(landing);
+        }
         Some(response)
     }
 }

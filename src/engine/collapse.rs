@@ -12,6 +12,7 @@ use http::{HeaderMap, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::decide::{self, Decision};
+use super::fill;
 use super::interim::Interims;
 use super::respond::{self, Content};
 use super::{Engine, Forward, Step};
@@ -30,6 +31,8 @@ use crate::store::{FillLock, Store};
 const GROUNDED: Duration = Duration::from_secs(10);
 
 pub(super) type Flights = flight::Flights<Wish, Circumstances, Landing>;
+/// Gives those who wait what was brought.
+type Leading = flight::Leader<Wish, Circumstances, Landing>;
 /// A wait for what another request brings.
 pub(crate) type Following = flight::Follower<Wish, Circumstances, Landing>;
 
@@ -78,24 +81,19 @@ pub(crate) enum Landing {
 }
 
 /// The duty to bring what others wait for, in this process and perhaps in all.
-#[derive(Debug)]
-pub(super) struct Lead {
-    flight: flight::Leader<Wish, Circumstances, Landing>,
-    lock: FillLock,
-}
-
+///
 /// While it is held, others in this process may still have what was brought, and those in other
 /// processes wait for it to be stored.
 #[derive(Debug)]
-pub(super) struct Landed {
-    _flight: flight::Landed<Wish, Circumstances, Landing>,
-    _lock: FillLock,
+pub(super) struct Lead {
+    flight: Arc<Leading>,
+    lock: FillLock,
 }
 
 impl Lead {
-    fn new(flight: flight::Leader<Wish, Circumstances, Landing>) -> Self {
+    fn new(flight: Leading) -> Self {
         Self {
-            flight,
+            flight: Arc::new(flight),
             lock: FillLock::none(),
         }
     }
@@ -110,15 +108,22 @@ impl Lead {
         self.lock = lock;
     }
 
-    /// Gives those who wait what was brought.
-    pub(super) fn land(self, landing: Landing) -> Landed {
-        Landed {
-            _flight: self.flight.land(landing),
-            _lock: self.lock,
-        }
+    /// Returns the flight, for who lands it while another has the duty.
+    pub(super) fn flight(&self) -> Arc<Leading> {
+        Arc::clone(&self.flight)
     }
 
-    /// Sends those who wait to the handler; and those who come before `until`.
+    /// Gives those who wait what was brought, unless they have been told already.
+    pub(super) fn land(&self, landing: Landing) {
+        self.flight.land(landing);
+    }
+
+    /// Whether those who wait have been told.
+    pub(super) fn has_ended(&self) -> bool {
+        self.flight.has_ended()
+    }
+
+    /// Sends those who still wait to the handler; and those who come before `until`.
     fn ground(self, until: Option<Instant>) {
         self.flight.ground(until);
         if until.is_some() {
@@ -139,8 +144,8 @@ pub(super) fn limits(wait: Duration) -> Limits {
 }
 
 impl Engine {
-    /// Tells those who wait that an answer is not for them, and for a while those who come after
-    /// them, if it is for long.
+    /// Tells those who still wait that an answer is not for them, and for a while those who come
+    /// after them, if it is for long.
     pub(super) fn ground(&self, lead: Option<Lead>, for_long: bool) {
         if let Some(lead) = lead {
             let until = for_long.then(|| self.options.clock.now() + GROUNDED);
@@ -179,7 +184,7 @@ impl Forward {
                 let lead = Lead::new(flight);
                 // Another may have brought it between the look-up and now.
                 if let Some(response) = self.exchange.look_again(request) {
-                    drop(lead.land(Landing::Stored));
+                    lead.land(Landing::Stored);
                     return Step::Answer(response);
                 }
                 self.listen(lead.interims());
@@ -312,7 +317,13 @@ impl Forward {
         let engine = &exchange.engine;
         let suits = |mine: &Circumstances, theirs: &_| mine.may_join(theirs, &*engine.store);
         let now = engine.options.clock.now();
-        engine.flights.board(wish, circumstances, suits, now)
+        // What grows stale while it arrives must not keep everybody from leading.
+        let serves = |landing: &Landing| match landing {
+            Landing::Response(stored, _) => fill::is_of_use(&stored.terms, stored.age(now)),
+            Landing::Stored => true,
+        };
+        let flights = &engine.flights;
+        flights.board(wish, circumstances, suits, serves, now)
     }
 
     /// Whether what the handler would say to this request could be for others, as far as the

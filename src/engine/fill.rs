@@ -1,7 +1,7 @@
 //! From a response on its way to the client to one that is stored.
 
 use std::future::poll_fn;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tracing::Instrument;
 
 use super::admit::{Admission, announced_length};
 use super::ahead::Ahead;
-use super::collapse::{Landed, Landing, Lead};
+use super::collapse::{Landing, Lead};
 use super::refresh::Refreshing;
 use super::request::Facts;
 use super::respond::{self, Content};
@@ -77,7 +77,7 @@ impl Recorder {
         admission: Admission,
         captured: Option<Captured>,
     ) -> Self {
-        if !is_of_use_now(&admission.terms) {
+        if !is_of_use(&admission.terms, admission.terms.age(Duration::ZERO)) {
             forward.ground(true);
         }
         let exchange = forward.exchange;
@@ -135,10 +135,6 @@ impl Recorder {
             .exact()
             .is_some_and(|length| length <= recording.engine.options.hash_ahead);
         let unary = recording.facts.is_grpc_unary();
-        let fits = body
-            .size_hint()
-            .upper()
-            .is_some_and(|length| length <= recording.max_body);
         let (engine, max_body) = (Arc::clone(&recording.engine), recording.max_body);
         let most = |first: &[u8]| match grpc::message_end(first) {
             Some(end) if unary => end.min(max_body),
@@ -154,11 +150,11 @@ impl Recorder {
             engine.ground(recording.aboard.lead.take(), false);
         }
         let keep = most(ahead.first());
-        let lead = recording.take_lead();
-        // They wait for the store, and not for the client that came first.
-        let in_a_hurry = recording.aboard.lead.is_some() && fits;
-        let draft = lead.is_some().then(|| Arc::new(recording.draft.clone()));
-        let landed = Arc::clone(&recording.aboard.landed);
+        let flight = recording.aboard.lead.as_ref().map(Lead::flight);
+        // With tags of its own they wait for the store, and not for the client that came first.
+        let draft = (flight.is_some() && recording.late.is_empty())
+            .then(|| Arc::new(recording.draft.clone()));
+        let in_a_hurry = flight.is_some() && draft.is_none();
         let to_finish = Arc::clone(&engine);
         let wait = engine.options.collapse_wait;
         let finish = Box::new(move |reader: Reader| engine.finish_body(reader));
@@ -166,10 +162,8 @@ impl Recorder {
         if in_a_hurry && let Some(more) = along.reader() {
             to_finish.finish_body(more);
         }
-        if let (Some(lead), Some(draft)) = (lead, draft) {
-            let landing = Landing::Response(draft, Some(along));
-            // It is held as long as the body arrives and is being stored.
-            drop(landed.set(lead.land(landing)));
+        if let (Some(flight), Some(draft)) = (flight, draft) {
+            flight.land(Landing::Response(draft, Some(along)));
         }
         Response::from_parts(head, Content::arriving(Box::pin(reader)))
     }
@@ -245,11 +239,6 @@ impl Tap for Recorder {
 }
 
 impl Recording {
-    /// Takes the duty out, unless those who wait must wait for the store.
-    fn take_lead(&mut self) -> Option<Lead> {
-        self.aboard.lead.take_if(|_| self.late.is_empty())
-    }
-
     /// Gives the whole response to the store and to those who wait for it, unless it is not as long
     /// as it announced.
     fn complete(mut self, body: Bytes, trailers: Option<HeaderMap>) -> StoredResponse {
@@ -286,15 +275,21 @@ impl Recording {
             }
             _ => response.clone(),
         };
-        let mut aboard = self.aboard;
         match self.captured {
             Some(captured) => {
                 let engine = Arc::clone(&self.engine);
-                engine.keep(self.route, whole, self.retain, captured, self.late, aboard);
+                engine.keep(
+                    self.route,
+                    whole,
+                    self.retain,
+                    captured,
+                    self.late,
+                    self.aboard,
+                );
             }
             None => {
                 counters.refused(Refusal::StoreError);
-                aboard.land(&whole, false);
+                self.aboard.land(&whole, false);
             }
         }
         response
@@ -304,29 +299,25 @@ impl Recording {
 /// Those who wait for a response, and the refresh that has brought it.
 #[derive(Debug)]
 pub(super) struct Aboard {
-    /// Others wait for it, and have nothing of it yet.
+    /// Others wait for it, or have it as far as it has come.
     lead: Option<Lead>,
-    /// Set when they have; who comes later gets it too until it is in the store.
-    landed: Arc<OnceLock<Landed>>,
     /// Fails unless the response is stored.
     refreshing: Option<Refreshing>,
 }
 
 impl Aboard {
     pub(super) fn new(lead: Option<Lead>, refreshing: Option<Refreshing>) -> Self {
-        Self {
-            lead,
-            landed: Arc::default(),
-            refreshing,
-        }
+        Self { lead, refreshing }
     }
 
-    /// Gives those who wait the response, unless they had better ask the store, which has tags to
-    /// look after.
-    pub(super) fn land(&mut self, response: &StoredResponse, late: bool) {
-        if let Some(lead) = self.lead.take_if(|_| !late) {
-            let landing = Landing::Response(Arc::new(response.clone()), None);
-            drop(self.landed.set(lead.land(landing)));
+    /// Gives those who wait the response, unless they have it, or had better ask the store, which
+    /// has tags to look after.
+    pub(super) fn land(&self, response: &StoredResponse, late: bool) {
+        if let Some(lead) = &self.lead
+            && !late
+            && !lead.has_ended()
+        {
+            lead.land(Landing::Response(Arc::new(response.clone()), None));
         }
     }
 
@@ -336,7 +327,7 @@ impl Aboard {
             refreshing.succeeded();
         }
         if let Some(lead) = self.lead {
-            drop(lead.land(Landing::Stored));
+            lead.land(Landing::Stored);
         }
     }
 
@@ -362,7 +353,7 @@ impl Engine {
         retain: Duration,
         captured: Captured,
         late: SmallVec<[Scope; 2]>,
-        mut aboard: Aboard,
+        aboard: Aboard,
     ) {
         let engine = Arc::clone(self);
         aboard.land(&response, !late.is_empty());
@@ -416,10 +407,9 @@ impl Engine {
     }
 }
 
-/// Whether a response that has just arrived can answer others.
-pub(super) fn is_of_use_now(terms: &Terms) -> bool {
-    let (age, anybody) = (terms.age(Duration::ZERO), RequestDirectives::default());
-    reuse::decide(terms, age, &anybody) == Reuse::ServeFresh
+/// Whether a response of this age can answer others.
+pub(super) fn is_of_use(terms: &Terms, age: Duration) -> bool {
+    reuse::decide(terms, age, &RequestDirectives::default()) == Reuse::ServeFresh
 }
 
 fn length(body: &[u8]) -> u64 {

@@ -393,11 +393,11 @@ impl Forward {
                 renewed.terms = admission.terms;
                 renewed.variant = admission.variant;
                 exchange.counters().revalidated();
-                if !fill::is_of_use_now(&renewed.terms) {
+                if !fill::is_of_use(&renewed.terms, renewed.terms.age(Duration::ZERO)) {
                     self.ground(true);
                 }
                 let exchange = &self.exchange;
-                let mut aboard = Aboard::new(self.lead.take(), self.refreshing.take());
+                let aboard = Aboard::new(self.lead.take(), self.refreshing.take());
                 if let Some(captured) = self.captured.take() {
                     let mut late = admission.late;
                     // The answer need not repeat the tags that the handler gave the content.

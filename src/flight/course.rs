@@ -55,20 +55,30 @@ impl<K, G, T> Flight<K, G, T> {
         }
     }
 
-    /// Ends the flight one way or the other.
+    /// Ends the flight one way or the other, once.
     pub(super) fn end(&self, stage: Stage<T>) {
-        let waiting = self.course.lock().turn(stage);
+        let mut course = self.course.lock();
+        if !matches!(course.stage, Stage::Led) {
+            return;
+        }
+        let waiting = course.turn(stage);
+        drop(course);
         wake(waiting);
     }
 
-    /// Ends the lead of one who has not ended the flight; returns whether that ends it.
+    pub(super) fn has_ended(&self) -> bool {
+        !matches!(self.course.lock().stage, Stage::Led)
+    }
+
+    /// Ends the lead; returns whether nobody is to join the flight any more. Of one that has not
+    /// ended it has failed.
     ///
     /// All are woken, not one: whoever is polled first leads, and one that is never polled again
     /// holds up nobody. It happens once in a flight.
     pub(super) fn fail(&self) -> bool {
         let mut course = self.course.lock();
         if !matches!(course.stage, Stage::Led) {
-            return false;
+            return true;
         }
         let over = mem::replace(&mut course.failed, true) || course.aboard == 0;
         let waiting = course.turn(match over {

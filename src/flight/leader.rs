@@ -10,18 +10,11 @@ use super::{Flights, Why};
 
 /// The duty to fetch what everybody aboard waits for.
 ///
-/// Dropped without [landing](Self::land) or [grounding](Self::ground) it has failed, or panicked.
+/// Until it is dropped a flight that has [landed](Self::land) is still joined, by who then gets its
+/// landing at once. Dropped without landing or [grounding](Self::ground) it has failed, or panicked.
 /// Then a follower leads in its place; the second time all go alone.
-#[must_use = "a leader that is dropped has failed"]
+#[must_use = "dropped, it has failed, or the landing is given to nobody else"]
 pub(crate) struct Leader<K: Hash + Eq, G, T> {
-    flights: Arc<Flights<K, G, T>>,
-    flight: Arc<Flight<K, G, T>>,
-}
-
-/// A flight that has landed and is still joined, by who then gets its landing at once, until this
-/// is dropped.
-#[must_use = "dropped, the landing is given to nobody else"]
-pub(crate) struct Landed<K: Hash + Eq, G, T> {
     flights: Arc<Flights<K, G, T>>,
     flight: Arc<Flight<K, G, T>>,
 }
@@ -39,17 +32,19 @@ impl<K: Hash + Eq, G, T> Leader<K, G, T> {
         &self.flight.circumstances
     }
 
-    /// Gives `landing` to everybody aboard.
-    pub(crate) fn land(self, landing: T) -> Landed<K, G, T> {
+    /// Gives `landing` to everybody aboard, unless it has landed, or is grounded.
+    pub(crate) fn land(&self, landing: T) {
         self.flight.end(Stage::Landed(landing));
-        Landed {
-            flights: Arc::clone(&self.flights),
-            flight: Arc::clone(&self.flight),
-        }
     }
 
-    /// Sends everybody alone, and whoever comes for the same key until then, if that is given.
-    pub(crate) fn ground(self, until: Option<Instant>) {
+    /// Whether it has landed, or is grounded.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.flight.has_ended()
+    }
+
+    /// Sends everybody alone for whom it has not landed, and whoever comes for the same key until
+    /// then, if that is given.
+    pub(crate) fn ground(&self, until: Option<Instant>) {
         if let Some(until) = until {
             let mut table = self.flights.table.lock();
             table.grounded.set(&self.flight.key, until);
@@ -67,20 +62,8 @@ impl<K: Hash + Eq, G, T> Drop for Leader<K, G, T> {
     }
 }
 
-impl<K: Hash + Eq, G, T> Drop for Landed<K, G, T> {
-    fn drop(&mut self) {
-        self.flights.close(&self.flight);
-    }
-}
-
 impl<K: Hash + Eq + fmt::Debug, G, T> fmt::Debug for Leader<K, G, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Leader").field(&self.flight.key).finish()
-    }
-}
-
-impl<K: Hash + Eq + fmt::Debug, G, T> fmt::Debug for Landed<K, G, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Landed").field(&self.flight.key).finish()
     }
 }

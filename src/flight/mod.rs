@@ -7,8 +7,7 @@
 //!
 //! Nobody waits without an end: a leader that is lost is replaced once, a follower has a limit of
 //! time, a flight too old is joined by nobody, and beyond the limits of number all go alone. All
-//! that is held for one is let go when its leader, its landing or its follower is dropped, at
-//! whatever point.
+//! that is held for one is let go when its leader or its follower is dropped, at whatever point.
 //!
 //! This room knows nothing of what is fetched, or why. A body that those aboard read together is in
 //! [`along`].
@@ -34,7 +33,7 @@ use foldhash::quality::RandomState;
 
 use self::course::{Flight, Stage};
 pub(crate) use self::follower::{Boarded, Follower};
-pub(crate) use self::leader::{Landed, Leader};
+pub(crate) use self::leader::Leader;
 use self::marks::Marks;
 use self::sync::{AtomicUsize, Mutex};
 
@@ -111,17 +110,18 @@ impl<K: Hash + Eq + Clone, G, T> Flights<K, G, T> {
 
     /// Joins the flight for `key`, or begins one under `circumstances`.
     ///
-    /// A flight under circumstances that do not suit, or too old to be waited for, goes on with
-    /// those aboard; the new one takes its place. `now` is that of the caller's clock: here no time
-    /// is read, but by the timers of followers.
+    /// A flight under circumstances that do not suit, or too old to be waited for, or with a landing
+    /// that serves no longer, goes on with those aboard; the new one takes its place. `now` is that
+    /// of the caller's clock: here no time is read, but by the timers of followers.
     ///
-    /// `suits`, given those circumstances and the flight's, is asked under the lock: it must be
-    /// quick.
+    /// `suits`, given those circumstances and the flight's, and `serves`, given its landing, are
+    /// asked under the lock: they must be quick.
     pub(crate) fn board(
         self: &Arc<Self>,
         key: K,
         circumstances: G,
         suits: impl FnOnce(&G, &G) -> bool,
+        serves: impl Fn(&T) -> bool,
         now: Instant,
     ) -> Boarding<K, G, T> {
         let mut table = self.table.lock();
@@ -130,7 +130,7 @@ impl<K: Hash + Eq + Clone, G, T> Flights<K, G, T> {
         }
         if let Some(flight) = table.open.get(&key)
             && suits(&circumstances, &flight.circumstances)
-            && let Some(boarding) = self.join(flight, now)
+            && let Some(boarding) = self.join(flight, serves, now)
         {
             return boarding;
         }
@@ -153,14 +153,16 @@ impl<K: Hash + Eq + Clone, G, T> Flights<K, G, T> {
     fn join(
         self: &Arc<Self>,
         flight: &Arc<Flight<K, G, T>>,
+        serves: impl Fn(&T) -> bool,
         now: Instant,
     ) -> Option<Boarding<K, G, T>> {
         let age = now.saturating_duration_since(flight.departed);
         let rest = self.limits.age.saturating_sub(age);
         let mut course = flight.course.lock();
-        match course.stage {
+        match &course.stage {
             Stage::Over(_) => return None,
             Stage::Led | Stage::Leaderless if rest.is_zero() => return None,
+            Stage::Landed(landing) if !serves(landing) => return None,
             Stage::Led | Stage::Landed(_) => {}
             Stage::Leaderless => {
                 course.stage = Stage::Led;

@@ -10,9 +10,11 @@ use http_body_util::BodyExt;
 use http_body_util::channel::Channel;
 use tokio::task::{JoinHandle, yield_now};
 use tower::Service;
-use tower_response_cache::{CacheLayer, MemoryStore};
+use tower_response_cache::{CacheLayer, MemoryStore, Rule, Tags};
 
-use crate::support::{Answer, Body, Broken, Cache, Origin, everywhere, get, response, ttl};
+use crate::support::{
+    Answer, Body, Broken, Cache, Origin, everywhere, get, pieces, response, settle, ttl,
+};
 
 /// Sends a request in a task of its own, up to where it waits.
 async fn sent(cache: &Cache, fields: &[(&str, &str)]) -> JoinHandle<Result<Answer, Broken>> {
@@ -213,6 +215,69 @@ async fn all_read_along_while_the_body_is_made_and_one_that_stalls_harms_nobody(
         "{}",
         hit.cache_status()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_store_does_not_wait_for_a_client_that_reads_nothing() {
+    let origin = Origin::new(|_| {
+        let mut response = response(&[], "").map(|_| pieces(["one", "two"].map(Bytes::from)));
+        response.extensions_mut().insert(Tags::new(["late"]));
+        response
+    });
+    let cache = Cache::new(&origin, everywhere(ttl(60)));
+    let hold = origin.hold();
+    let stalling = tokio::spawn(tower::ServiceExt::oneshot(cache.service(), get("/a")));
+    settle().await;
+    let tasks = sent_times(3, &cache).await;
+    let began = tokio::time::Instant::now();
+    drop(hold);
+    let _unread = stalling.await.unwrap().unwrap();
+    assert_eq!(texts(tasks).await, ["onetwo"; 3]);
+    assert_eq!((began.elapsed(), origin.calls()), (Duration::ZERO, 1));
+}
+
+#[tokio::test]
+async fn what_turns_out_too_long_is_asked_for_by_each_at_once() {
+    for (rule, store) in [
+        (ttl(60).max_body(1 << 10), MemoryStore::new(16 << 20)),
+        (ttl(60), MemoryStore::new(4 << 10)),
+    ] {
+        let origin = Origin::new(|_| {
+            let piece = Bytes::from_static(&[b'a'; 1 << 10]);
+            response(&[], "").map(|_| pieces(vec![piece; 8]))
+        });
+        let cache = Cache::over(CacheLayer::new(store), &origin, everywhere(rule));
+        assert_eq!(cache.get("/a").await.text().len(), 8 << 10);
+        settle().await;
+        let hold = origin.hold();
+        let tasks = sent_times(3, &cache).await;
+        assert_eq!(origin.calls(), 4);
+        drop(hold);
+        texts(tasks).await;
+    }
+}
+
+#[tokio::test]
+async fn what_grows_stale_while_it_arrives_makes_way_for_another_flight() {
+    let (sender, channel) = Channel::<Bytes, Broken>::new(4);
+    let channel = parking_lot::Mutex::new(Some(channel));
+    let origin = Origin::new(move |call| {
+        let response = response(&[("cache-control", "max-age=1")], call.number.to_string());
+        match channel.lock().take() {
+            Some(channel) => response.map(|_| Body::new(channel)),
+            None => response,
+        }
+    });
+    let cache = Cache::new(&origin, everywhere(Rule::from_origin()));
+    let arriving = cache.send(get("/a")).await.unwrap();
+    cache.advance(2);
+    let hold = origin.hold();
+    let tasks = sent_times(5, &cache).await;
+    assert_eq!(origin.calls(), 2, "one leads again");
+    drop(hold);
+    assert_eq!(texts(tasks).await, ["2"; 5]);
+    drop(sender);
+    Answer::read(arriving).await;
 }
 
 #[tokio::test]

@@ -6,11 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use tower_response_cache::{CacheLayer, Invalidated, RedisStore, RulesBuilder, Target};
 
 use crate::redis_server::RedisServer;
-use crate::support::{Answer, Cache, Origin, everywhere, response, settle, status, ttl};
+use crate::support::{Answer, Cache, Origin, everywhere, pieces, response, settle, status, ttl};
+
+/// On a busy machine a server, or another process, may take longer than the defaults allow.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn processes(
     server: &RedisServer,
@@ -18,12 +22,11 @@ async fn processes(
     rules: fn() -> RulesBuilder,
 ) -> Vec<Arc<Cache>> {
     let connect = async |_| {
-        // On a busy machine a server may take longer than the defaults allow.
-        let limit = Duration::from_secs(10);
-        let builder = RedisStore::builder(&server.url()).read_timeout(limit);
-        let builder = builder.capture_timeout(limit).write_timeout(limit);
+        let builder = RedisStore::builder(&server.url()).read_timeout(PATIENCE);
+        let builder = builder.capture_timeout(PATIENCE).write_timeout(PATIENCE);
         let store = builder.connect().await.unwrap();
-        Arc::new(Cache::over(CacheLayer::new(store), origin, rules()))
+        let layer = CacheLayer::new(store).collapse_wait(PATIENCE);
+        Arc::new(Cache::over(layer, origin, rules()))
     };
     join_all((0..3).map(connect)).await
 }
@@ -79,6 +82,38 @@ async fn what_is_not_for_others_makes_no_process_wait() {
     texts.dedup();
     assert_eq!(texts.len(), 300, "T24: to each its own");
     assert!(began.elapsed() < Duration::from_secs(3), "T24: no convoy");
+}
+
+#[tokio::test]
+async fn what_has_turned_out_too_long_makes_no_process_wait() {
+    let server = RedisServer::start();
+    let origin = Origin::new(|_| {
+        response(&[], "").map(|_| pieces(vec![Bytes::from_static(&[b'a'; 1 << 10]); 8]))
+    });
+    let processes = processes(&server, &origin, || everywhere(ttl(60).max_body(1 << 10))).await;
+    processes[0].get("/a").await;
+    let hold = origin.hold();
+    let asking: Vec<_> = processes
+        .iter()
+        .cycle()
+        .take(9)
+        .map(|process| {
+            let process = Arc::clone(process);
+            tokio::spawn(async move { process.get("/a").await })
+        })
+        .collect();
+    // They need the time of a round trip to find the mark that the first one has left.
+    let all = async {
+        while origin.made() < 10 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let all = tokio::time::timeout(PATIENCE / 4, all).await;
+    all.expect("T24: each asks for itself");
+    drop(hold);
+    for answer in join_all(asking).await {
+        assert_eq!(answer.unwrap().text().len(), 8 << 10);
+    }
 }
 
 #[tokio::test]

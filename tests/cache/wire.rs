@@ -1,6 +1,7 @@
 //! Over real sockets: HTTP/1 and HTTP/2, streams and WebSockets.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -8,9 +9,11 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::routing::get as on_get;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream as streams};
-use http::{HeaderMap, Method, Request, Version};
+use http::{HeaderMap, Method, Request, Response, Version};
 use http_body::Frame;
-use http_body_util::Full;
+use http_body_util::channel::Channel;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -18,11 +21,14 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio::task::AbortHandle;
-use tower::Layer;
-use tower_response_cache::{CacheLayer, MemoryStore, Policy};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_response_cache::{CacheLayer, MemoryStore, Policy, ResponseBody};
 
-use crate::support::{Answer, Origin, everywhere, response, settle, stream, ttl};
+use crate::support::{
+    Answer, Body, Broken, Origin, everywhere, get, request, response, settle, stream, ttl,
+};
 
 fn layer() -> CacheLayer {
     let rules = everywhere(ttl(60)).build().expect("the rules are right");
@@ -57,7 +63,16 @@ impl Server {
 
     /// Serves HTTP/1 and HTTP/2 without any framework.
     async fn hyper(origin: &Origin) -> Self {
-        let service = TowerToHyperService::new(layer().layer(origin.clone()));
+        Self::serving(layer().layer(origin.clone())).await
+    }
+
+    async fn serving<S>(service: S) -> Self
+    where
+        S: Service<Request<Incoming>, Response = Response<ResponseBody<Body>>, Error = Broken>,
+        S: Clone + Send + 'static,
+        S::Future: Send,
+    {
+        let service = TowerToHyperService::new(service);
         Self::start(async move |listener: TcpListener| {
             while let Ok((socket, _)) = listener.accept().await {
                 let service = service.clone();
@@ -83,7 +98,7 @@ impl Server {
         fields: &[(&str, &str)],
     ) -> Answer {
         let uri = format!("http://{}{uri}", self.address);
-        let mut request = crate::support::request(method, &uri, fields);
+        let mut request = request(method, &uri, fields);
         request
             .headers_mut()
             .insert("te", "trailers".parse().expect("a field"));
@@ -112,6 +127,13 @@ async fn read_until(socket: &mut TcpStream, end: &[u8]) -> Vec<u8> {
         .await
         .expect("in time");
     read
+}
+
+async fn is_whole<E>(answer: Result<Response<Incoming>, E>) -> bool {
+    match answer {
+        Ok(answer) => answer.into_body().collect().await.is_ok(),
+        Err(_) => false,
+    }
 }
 
 const VERSIONS: [Version; 2] = [Version::HTTP_11, Version::HTTP_2];
@@ -173,24 +195,56 @@ async fn streamed_bodies_and_their_trailers_are_the_same_on_miss_and_hit() {
 async fn a_body_that_breaks_off_breaks_off_for_the_client_too() {
     for version in VERSIONS {
         let origin = Origin::new(|_| {
-            let frames = [Ok(Frame::data("half".into())), Err(crate::support::Broken)];
+            let frames = [Ok(Frame::data("half".into())), Err(Broken)];
             response(&[], "").map(|_| stream(frames))
         });
         let server = Server::hyper(&origin).await;
         let client = client(version);
         for calls in 1..3 {
             let uri = format!("http://{}/a", server.address);
-            let answer = client.request(crate::support::get(&uri)).await;
-            let whole = match answer {
-                Ok(answer) => http_body_util::BodyExt::collect(answer.into_body())
-                    .await
-                    .is_ok(),
-                Err(_) => false,
-            };
-            assert!(!whole, "H3: {version:?}");
+            let answer = client.request(get(&uri)).await;
+            assert!(!is_whole(answer).await, "H3: {version:?}");
             assert_eq!(origin.calls(), calls, "H3");
         }
     }
+}
+
+#[tokio::test]
+async fn a_body_that_broke_off_before_a_server_states_its_length_is_not_whole_either() {
+    let (mut sender, channel) = Channel::<Bytes, Broken>::new(1);
+    let channel = parking_lot::Mutex::new(Some(channel));
+    let origin = Origin::new(move |_| {
+        let channel = channel.lock().take().expect("one call");
+        response(&[], "").map(|_| Body::new(channel))
+    });
+    let late = Arc::new(Barrier::new(2));
+    let (cached, held) = (layer().layer(origin), Arc::clone(&late));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (cached, held) = (cached.clone(), Arc::clone(&held));
+        async move {
+            let is_late = request.headers().contains_key("x-late");
+            let response = cached.oneshot(request).await;
+            if is_late {
+                held.wait().await;
+                held.wait().await;
+            }
+            response
+        }
+    });
+    let server = Server::serving(service).await;
+    let (client, uri) = (
+        client(Version::HTTP_11),
+        format!("http://{}/a", server.address),
+    );
+    let leader = client.request(get(&uri)).await;
+    let follower = request(Method::GET, &uri, &[("x-late", "1")]);
+    let follower = tokio::spawn(client.request(follower));
+    late.wait().await;
+    sender.send_data("half".into()).await.unwrap();
+    sender.abort(Broken);
+    assert!(!is_whole(leader).await, "H3");
+    late.wait().await;
+    assert!(!is_whole(follower.await.unwrap()).await, "H3");
 }
 
 #[tokio::test]
@@ -201,7 +255,7 @@ async fn a_client_that_leaves_in_the_middle_leaves_nothing_stored() {
         Some(mut receiver) => {
             let frames = streams::poll_fn(move |cx| receiver.poll_recv(cx));
             let body = http_body_util::StreamBody::new(frames.map(|data| Ok(Frame::data(data))));
-            response(&[], "").map(|_| http_body_util::BodyExt::boxed_unsync(body))
+            response(&[], "").map(|_| body.boxed_unsync())
         }
         None => response(&[], "whole"),
     });
@@ -297,17 +351,7 @@ async fn rfc9111_keeps_to_the_framing_of_http_1() {
         .policy(Policy::rfc9111())
         .build()
         .unwrap();
-    let service = layer().rules(rules).layer(origin);
-    let server = Server::start(async move |listener: TcpListener| {
-        while let Ok((socket, _)) = listener.accept().await {
-            let service = TowerToHyperService::new(service.clone());
-            let server = auto::Builder::new(TokioExecutor::new());
-            tokio::spawn(async move {
-                let _ = server.serve_connection(TokioIo::new(socket), service).await;
-            });
-        }
-    })
-    .await;
+    let server = Server::serving(layer().rules(rules).layer(origin)).await;
     let client = client(Version::HTTP_11);
     server.ask(&client, Method::GET, "/a", &[]).await;
     let hit = server.ask(&client, Method::GET, "/a", &[]).await;

@@ -345,8 +345,12 @@ impl State {
     /// Ends the body; returns what is to be dropped when the lock is released.
     #[must_use = "to be dropped when the lock is released"]
     fn end(&mut self, ending: Ending) -> (Option<Box<dyn Tap>>, Option<Abandoned>) {
+        // A length that is stated ends the message where it is reached, without error or trailers.
+        self.rest = match ending {
+            Ending::Whole(None) => SizeHint::with_exact(0),
+            Ending::Open | Ending::Whole(Some(_)) | Ending::Failed(..) => SizeHint::new(),
+        };
         self.ending = ending;
-        self.rest = SizeHint::with_exact(0);
         (self.tap.take(), self.abandoned.take())
     }
 }

@@ -59,7 +59,7 @@ fn flights(limits: Limits) -> Table {
 }
 
 async fn request(flights: Table, now: Instant, handler: Handler) -> Came {
-    match flights.board("a", 0, u32::eq, now) {
+    match flights.board("a", 0, u32::eq, |_| true, now) {
         Boarding::Lead(leader) => fetch(leader, handler).await,
         Boarding::Follow(follower) => match follower.await {
             Boarded::Lead(leader) => fetch(leader, handler).await,
@@ -74,9 +74,8 @@ async fn fetch(leader: Leader<&'static str, u32, u32>, handler: Handler) -> Came
     yield_now().await;
     match handler {
         Handler::Answers => {
-            let landed = leader.land(7);
+            leader.land(7);
             yield_now().await;
-            drop(landed);
         }
         Handler::IsUncacheable => leader.ground(None),
         Handler::Fails => drop(leader),

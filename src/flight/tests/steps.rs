@@ -7,11 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use crate::flight::{Boarded, Boarding, Flights, Follower, Landed, Leader, Limits, Why};
+use crate::flight::{Boarded, Boarding, Flights, Follower, Leader, Limits, Why};
 
 type Table = Arc<Flights<&'static str, u32, Arc<str>>>;
 type Leads = Leader<&'static str, u32, Arc<str>>;
-type Lands = Landed<&'static str, u32, Arc<str>>;
 type Follows = Follower<&'static str, u32, Arc<str>>;
 
 const LIMITS: Limits = Limits {
@@ -43,22 +42,27 @@ fn flights(limits: Limits) -> (Table, Instant) {
     (Flights::new(limits), Instant::now())
 }
 
+/// Whether a landing is given to those who board.
+fn serves(landing: &Arc<str>) -> bool {
+    &**landing != "stale"
+}
+
 fn lead(flights: &Table, key: &'static str, generation: u32, now: Instant) -> Leads {
-    match flights.board(key, generation, u32::eq, now) {
+    match flights.board(key, generation, u32::eq, serves, now) {
         Boarding::Lead(leader) => leader,
         other => panic!("{other:?}"),
     }
 }
 
 fn follow(flights: &Table, key: &'static str, generation: u32, now: Instant) -> Follows {
-    match flights.board(key, generation, u32::eq, now) {
+    match flights.board(key, generation, u32::eq, serves, now) {
         Boarding::Follow(follower) => follower,
         other => panic!("{other:?}"),
     }
 }
 
 fn alone(flights: &Table, key: &'static str, generation: u32, now: Instant) -> Why {
-    match flights.board(key, generation, u32::eq, now) {
+    match flights.board(key, generation, u32::eq, serves, now) {
         Boarding::Alone(why) => why,
         other => panic!("{other:?}"),
     }
@@ -108,23 +112,24 @@ fn all_who_follow_get_what_the_leader_landed_with() {
     let leader = lead(&flights, "a", 0, now);
     let mut followers: Vec<_> = (0..3).map(|_| follow(&flights, "a", 0, now)).collect();
     assert!(followers.iter_mut().all(|each| poll(each).is_pending()));
-    let landed: Lands = leader.land("tea".into());
+    leader.land("tea".into());
     let first = landing(&mut followers[0]);
     for follower in &mut followers[1..] {
         assert!(Arc::ptr_eq(&first, &landing(follower)));
     }
-    drop((landed, followers));
+    drop((leader, followers));
     assert_empty(&flights);
 }
 
 #[test]
 fn a_landing_is_given_at_once_until_it_is_dropped() {
     let (flights, now) = flights(LIMITS);
-    let landed = lead(&flights, "a", 0, now).land("tea".into());
+    let leader = lead(&flights, "a", 0, now);
+    leader.land("tea".into());
     let late = now + LIMITS.age * 2;
     assert_eq!(&*landing(&mut follow(&flights, "a", 0, late)), "tea");
     let mut aboard = follow(&flights, "a", 0, late);
-    drop(landed);
+    drop(leader);
     assert_eq!(&*landing(&mut aboard), "tea", "who is aboard still gets it");
     drop(lead(&flights, "a", 0, late));
     assert_empty(&flights);
@@ -136,9 +141,11 @@ fn flights_of_different_keys_have_nothing_to_do_with_each_other() {
     let first = lead(&flights, "a", 0, now);
     let second = lead(&flights, "b", 0, now);
     let mut follower = follow(&flights, "b", 0, now);
-    drop(first.land("tea".into()));
+    first.land("tea".into());
+    drop(first);
     assert!(poll(&mut follower).is_pending());
-    drop(second.land("milk".into()));
+    second.land("milk".into());
+    drop(second);
     assert_eq!(&*landing(&mut follower), "milk");
 }
 
@@ -153,7 +160,8 @@ fn who_waits_is_woken_once_and_not_in_vain() {
         assert!(poll_with(&mut follower, &waker).is_pending());
     }
     assert_eq!(bell.rings(), 0);
-    drop(leader.land("tea".into()));
+    leader.land("tea".into());
+    drop(leader);
     assert_eq!(bell.rings(), 1);
     drop(follower);
     assert_eq!(Arc::strong_count(&bell), 2, "no waker is kept");
@@ -167,7 +175,8 @@ fn the_last_waker_given_is_the_one_that_is_woken() {
     let mut follower = follow(&flights, "a", 0, now);
     assert!(poll_with(&mut follower, &Waker::from(Arc::clone(&before))).is_pending());
     assert!(poll_with(&mut follower, &Waker::from(Arc::clone(&after))).is_pending());
-    drop(leader.land("tea".into()));
+    leader.land("tea".into());
+    drop(leader);
     assert_eq!((before.rings(), after.rings()), (0, 1));
 }
 
@@ -194,6 +203,46 @@ fn without_a_mark_only_those_aboard_are_grounded() {
     leader.ground(None);
     assert_eq!(reason(&mut follower), Why::Grounded);
     drop(lead(&flights, "a", 0, now));
+    assert_empty(&flights);
+}
+
+#[test]
+fn what_has_landed_can_be_grounded_for_those_to_come() {
+    let (flights, now) = flights(LIMITS);
+    let leader = lead(&flights, "a", 0, now);
+    let mut aboard = follow(&flights, "a", 0, now);
+    leader.land("tea".into());
+    let until = now + Duration::from_secs(1);
+    leader.ground(Some(until));
+    assert_eq!(&*landing(&mut aboard), "tea");
+    assert_eq!(alone(&flights, "a", 0, now), Why::Grounded);
+    drop(lead(&flights, "a", 0, until));
+    drop((leader, aboard));
+    assert_empty(&flights);
+}
+
+#[test]
+fn what_is_grounded_does_not_land() {
+    let (flights, now) = flights(LIMITS);
+    let leader = lead(&flights, "a", 0, now);
+    let mut aboard = follow(&flights, "a", 0, now);
+    leader.ground(None);
+    leader.land("tea".into());
+    assert_eq!(reason(&mut aboard), Why::Grounded);
+    drop(lead(&flights, "a", 0, now));
+}
+
+#[test]
+fn a_landing_that_serves_no_longer_is_left_to_those_aboard() {
+    let (flights, now) = flights(LIMITS);
+    let stale = lead(&flights, "a", 0, now);
+    let mut aboard = follow(&flights, "a", 0, now);
+    stale.land("stale".into());
+    let next = lead(&flights, "a", 0, now);
+    drop(stale);
+    assert_eq!(&*landing(&mut aboard), "stale");
+    drop(follow(&flights, "a", 0, now));
+    drop((next, aboard));
     assert_empty(&flights);
 }
 
@@ -228,10 +277,10 @@ fn who_leads_in_place_of_another_lands_for_all() {
     let mut followers: Vec<_> = (0..2).map(|_| follow(&flights, "a", 0, now)).collect();
     drop(first);
     let second = elected(&mut followers[0]);
-    let landed = second.land("tea".into());
+    second.land("tea".into());
     assert_eq!(&*landing(&mut followers[1]), "tea");
     assert_eq!(&*landing(&mut follow(&flights, "a", 0, now)), "tea");
-    drop((landed, followers));
+    drop((second, followers));
     assert_empty(&flights);
 }
 
@@ -243,7 +292,8 @@ fn who_boards_a_flight_without_a_leader_leads_it() {
     drop(first);
     let second = lead(&flights, "a", 0, now);
     assert!(poll(&mut follower).is_pending());
-    drop(second.land("tea".into()));
+    second.land("tea".into());
+    drop(second);
     assert_eq!(&*landing(&mut follower), "tea");
 }
 
@@ -258,7 +308,7 @@ fn a_leader_that_panics_has_failed() {
         panic!("the handler");
     }));
     assert!(panicked.is_err());
-    drop(elected(&mut follower).land("tea".into()));
+    elected(&mut follower).land("tea".into());
     assert_empty(&flights);
 }
 
@@ -291,12 +341,13 @@ fn a_flight_is_joined_only_in_its_generation() {
     let mut before = follow(&flights, "a", 0, now);
     let new = lead(&flights, "a", 1, now);
     let mut after = follow(&flights, "a", 1, now);
-    drop(old.land("old".into()));
+    old.land("old".into());
+    drop(old);
     assert_eq!(&*landing(&mut before), "old");
     assert!(poll(&mut after).is_pending());
-    let landed = new.land("new".into());
+    new.land("new".into());
     assert_eq!(&*landing(&mut after), "new");
-    drop((landed, before, after));
+    drop((new, before, after));
     assert_empty(&flights);
 }
 
@@ -304,14 +355,16 @@ fn a_flight_is_joined_only_in_its_generation() {
 fn retired_flights_are_joined_by_nobody_and_go_on() {
     let (flights, now) = flights(LIMITS);
     let leader = lead(&flights, "a", 0, now);
-    let landed = lead(&flights, "b", 0, now).land("milk".into());
+    let landed = lead(&flights, "b", 0, now);
+    landed.land("milk".into());
     let untouched = lead(&flights, "c", 0, now);
     let mut aboard = follow(&flights, "a", 0, now);
     flights.retire(|key, _| *key != "c");
     let next = lead(&flights, "a", 0, now);
     drop(lead(&flights, "b", 0, now));
     drop(follow(&flights, "c", 0, now));
-    drop(leader.land("tea".into()));
+    leader.land("tea".into());
+    drop(leader);
     assert_eq!(&*landing(&mut aboard), "tea");
     drop(follow(&flights, "a", 0, now));
     drop((next, landed, untouched, aboard));
@@ -325,7 +378,8 @@ fn a_flight_too_old_is_left_to_those_aboard() {
     let just = now + LIMITS.age - Duration::from_millis(1);
     let mut aboard = follow(&flights, "a", 0, just);
     let second = lead(&flights, "a", 0, now + LIMITS.age);
-    drop(hung.land("late".into()));
+    hung.land("late".into());
+    drop(hung);
     assert_eq!(&*landing(&mut aboard), "late");
     drop(follow(&flights, "a", 0, now + LIMITS.age));
     drop(second);
@@ -376,12 +430,12 @@ fn ten_thousand_followers_are_cheap() {
         assert!(poll_with(follower, &waker).is_pending());
     }
     drop(followers.split_off(MANY / 2));
-    let landed = leader.land("tea".into());
+    leader.land("tea".into());
     assert_eq!(bell.rings(), MANY / 2);
     for follower in &mut followers {
         assert_eq!(&*landing(follower), "tea");
     }
-    drop((landed, followers));
+    drop((leader, followers));
     assert_empty(&flights);
     assert!(size_of::<Follows>() <= 64);
 }
@@ -412,7 +466,7 @@ fn dropped_at_any_step_nothing_is_left() {
         step()?;
         assert!(poll(&mut one).is_pending());
         step()?;
-        let _landed = second.land("tea".into());
+        second.land("tea".into());
         step()?;
         let _at_once = follow(flights, "a", 0, now);
         step()?;
@@ -458,6 +512,6 @@ async fn a_landing_at_the_last_moment_is_taken() {
     let mut follower = follow(&flights, "a", 0, now);
     assert!(poll(&mut follower).is_pending());
     tokio::time::sleep(LIMITS.wait * 2).await;
-    let _landed = leader.land("tea".into());
+    leader.land("tea".into());
     assert_eq!(&*landing(&mut follower), "tea");
 }

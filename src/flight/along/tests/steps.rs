@@ -166,6 +166,26 @@ fn the_end_is_seen_with_the_last_frame_and_the_tap_knows_before() {
 }
 
 #[test]
+fn only_what_ends_with_its_data_has_a_length() {
+    let endings = [
+        (Morsel::End, Some(3)),
+        (Morsel::Trailers(trailers()), None),
+        (Morsel::Failure("the disk is gone"), None),
+    ];
+    for (ending, length) in endings {
+        let (feed, notes) = (Feed::default(), Notes::default());
+        let (along, mut first) = feed.along(100, &notes);
+        let second = along.reader().unwrap();
+        feed.data("one");
+        feed.give(ending);
+        assert_eq!(data(&mut first), "one");
+        let _ = poll(&mut first);
+        assert_eq!(second.size_hint().lower(), 3);
+        assert_eq!(second.size_hint().exact(), length);
+    }
+}
+
+#[test]
 fn an_empty_body_is_a_body() {
     let (feed, notes) = (Feed::default(), Notes::default());
     let (along, mut first) = feed.along(0, &notes);

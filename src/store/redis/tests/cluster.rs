@@ -6,8 +6,9 @@ use super::*;
 use crate::epoch::Stamp;
 use crate::store::redis::redis_cluster::RedisCluster;
 
-/// As good as at once, on a machine that is busy with other tests.
-const AT_ONCE: Duration = Duration::from_millis(20);
+/// As good as at once, on a machine that is busy with other tests: a tenth of what a store waits for
+/// a server that is [`patient`].
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 async fn desk(cluster: &RedisCluster) -> Desk {
     Desk::of(patient(&cluster.url()).connect().await.unwrap())
@@ -178,8 +179,9 @@ async fn a_slot_that_moves_is_read_and_written_at_both_ends() {
         let (_, denied) = other.claim(&german, None).await.unwrap();
         assert!(matches!(denied, Claim::Elsewhere(_)), "{moved}");
         desk.invalidate(&sample.scopes()[2..]).await.unwrap();
-        assert!(matches!(other.outcome(&german).await, Outcome::Invalidated));
+        // It goes by what it mirrors until it is told.
         until(async || !other.store.vouches_for(&stamp)).await;
+        assert!(matches!(other.outcome(&german).await, Outcome::Invalidated));
         assert!(!other.store.confirm(&other.namespace, &stamp).await.unwrap());
         desk.fill(&german, &[]).await;
         assert!(other.body(&german).await.is_some(), "{moved}");
@@ -225,8 +227,7 @@ async fn a_late_tag_whose_slot_moves_is_not_revived() {
 #[tokio::test]
 async fn what_needs_a_primary_that_was_killed_fails_at_once_and_all_else_goes_on() {
     let mut cluster = RedisCluster::start();
-    let builder = RedisStore::builder(&cluster.url());
-    let desk = Desk::of(builder.connect().await.unwrap());
+    let desk = desk(&cluster).await;
     let owner = |cluster: &RedisCluster, scope| cluster.owner(slot(cluster, &desk, scope));
     let [everything, route, _] = desk.sample("/").scopes();
     let needed = [everything, route].map(|scope| owner(&cluster, scope));
@@ -243,27 +244,27 @@ async fn what_needs_a_primary_that_was_killed_fails_at_once_and_all_else_goes_on
     cluster.until_in_step(victim);
     cluster.kill(victim);
 
-    let (mut times, mut failures) = (Vec::new(), 0);
+    let (mut longest, mut failures) = (Duration::ZERO, 0);
     until(async || {
         let began = Instant::now();
         let found = desk.look_up(lost[0]).await.is_ok();
         failures += usize::from(!found);
-        times.push(began.elapsed());
+        longest = longest.max(began.elapsed());
         for sample in &kept {
             let began = Instant::now();
             assert!(desk.body(sample).await.is_some());
-            times.push(began.elapsed());
+            longest = longest.max(began.elapsed());
         }
         found
     })
     .await;
     assert!(failures > 10, "it was away for a while");
-    times.sort_unstable();
-    let most = times[times.len() * 9 / 10];
-    assert!(most < AT_ONCE, "{most:?}");
+    assert!(longest < AT_ONCE, "{longest:?}");
     assert_ne!(desk.store.generation(), generation);
     for sample in &samples {
-        assert!(desk.body(sample).await.is_some(), "replicas had it all");
+        let outcome = desk.outcome(sample).await;
+        let had_it = matches!(outcome, Outcome::Response(_));
+        assert!(had_it, "replicas had it all: {outcome:?}");
         desk.invalidate(&sample.scopes()[2..]).await.unwrap();
         assert!(matches!(desk.outcome(sample).await, Outcome::Invalidated));
     }
@@ -310,7 +311,7 @@ async fn a_cluster_is_found_by_any_of_its_servers_and_when_it_comes_up() {
     let url = format!("redis+cluster://127.0.0.1:{killed}");
     let error = RedisStore::connect(&url).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    let late = Desk::of(RedisStore::builder(&url).connect_lazily().unwrap());
+    let late = Desk::of(patient(&url).connect_lazily().unwrap());
     let began = Instant::now();
     let error = late.look_up(&late.sample("/")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
