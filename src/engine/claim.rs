@@ -19,8 +19,9 @@ impl Forward {
     ///
     /// Those who follow here wait meanwhile, and get the same.
     pub(crate) async fn claim(&mut self, request: &HeaderMap) -> Option<Response<Content>> {
-        if self.asks_to_confirm() {
-            // That is cheap for the handler, and no second wait for the store is worth it.
+        if self.selected.is_some() && !self.nominated.is_empty() {
+            // To confirm what is selected is cheap for the handler, and no second wait for the
+            // store is worth it. For a new variant it usually makes a whole response.
             return None;
         }
         let options = &self.exchange.engine.options;
@@ -50,10 +51,14 @@ impl Forward {
         None
     }
 
-    /// Claims a refresh; returns whether another process has it.
+    /// Claims a refresh, and lets others wait for it; returns whether another request has it, here
+    /// or in another process.
     pub(crate) async fn is_fetched_elsewhere(&mut self, request: &HeaderMap) -> bool {
-        let (wait, _) = self.claimed_elsewhere(request).await;
-        let elsewhere = wait.is_some();
+        if self.captured.is_none() {
+            self.captured = self.exchange.capture().await;
+        }
+        let elsewhere =
+            self.is_led_by_another() || self.claimed_elsewhere(request).await.0.is_some();
         if elsewhere && let Some(refreshing) = self.refreshing.take() {
             refreshing.succeeded();
         }

@@ -16,6 +16,7 @@ use tracing::Instrument;
 use super::admit::{Admission, announced_length};
 use super::ahead::Ahead;
 use super::collapse::{Landed, Landing, Lead};
+use super::refresh::Refreshing;
 use super::request::Facts;
 use super::respond::{self, Content};
 use super::{Engine, Forward, forward, partial};
@@ -60,10 +61,7 @@ struct Recording {
     part: Option<Arc<StoredResponse>>,
     /// `None` if the store could not tell; then it is for those who wait alone.
     captured: Option<Captured>,
-    /// Others wait for it, and have nothing of it yet.
-    lead: Option<Lead>,
-    /// Set when they have.
-    landed: Arc<OnceLock<Landed>>,
+    aboard: Aboard,
     collapsed: Option<bool>,
     late: SmallVec<[Scope; 2]>,
     tag: bool,
@@ -108,8 +106,7 @@ impl Recorder {
                 why: forward.why,
                 part: forward.part,
                 captured,
-                lead: forward.lead,
-                landed: Arc::default(),
+                aboard: Aboard::new(forward.lead, forward.refreshing),
                 collapsed: forward.collapsed,
                 late: admission.late,
                 tag: admission.tag,
@@ -154,14 +151,14 @@ impl Recorder {
         }
         if unary {
             // It may be a stream: nobody waits for its end.
-            engine.ground(recording.lead.take(), false);
+            engine.ground(recording.aboard.lead.take(), false);
         }
         let keep = most(ahead.first());
         let lead = recording.take_lead();
         // They wait for the store, and not for the client that came first.
-        let in_a_hurry = recording.lead.is_some() && fits;
+        let in_a_hurry = recording.aboard.lead.is_some() && fits;
         let draft = lead.is_some().then(|| Arc::new(recording.draft.clone()));
-        let landed = Arc::clone(&recording.landed);
+        let landed = Arc::clone(&recording.aboard.landed);
         let to_finish = Arc::clone(&engine);
         let wait = engine.options.collapse_wait;
         let finish = Box::new(move |reader: Reader| engine.finish_body(reader));
@@ -240,7 +237,8 @@ impl Tap for Recorder {
 
     fn too_long(mut self: Box<Self>) {
         if let Some(recording) = &mut self.recording {
-            recording.engine.ground(recording.lead.take(), true);
+            let lead = recording.aboard.lead.take();
+            recording.engine.ground(lead, true);
         }
         self.refuse(Refusal::BodyTooLarge);
     }
@@ -249,7 +247,7 @@ impl Tap for Recorder {
 impl Recording {
     /// Takes the duty out, unless those who wait must wait for the store.
     fn take_lead(&mut self) -> Option<Lead> {
-        self.lead.take_if(|_| self.late.is_empty())
+        self.aboard.lead.take_if(|_| self.late.is_empty())
     }
 
     /// Gives the whole response to the store and to those who wait for it, unless it is not as long
@@ -263,7 +261,7 @@ impl Recording {
         if self.facts.is_grpc_unary() {
             if !grpc::is_result(&response.body, response.trailers.as_ref()) {
                 counters.refused(Refusal::Grpc);
-                self.engine.ground(self.lead, true);
+                self.aboard.refused(&self.engine, true);
                 return response;
             }
         } else {
@@ -288,10 +286,7 @@ impl Recording {
             }
             _ => response.clone(),
         };
-        let aboard = match self.lead {
-            Some(lead) => Some(Aboard::Lead(lead)),
-            None => Some(Aboard::Landed(self.landed)),
-        };
+        let mut aboard = self.aboard;
         match self.captured {
             Some(captured) => {
                 let engine = Arc::clone(&self.engine);
@@ -299,48 +294,55 @@ impl Recording {
             }
             None => {
                 counters.refused(Refusal::StoreError);
-                if let Some(Aboard::Lead(lead)) = aboard {
-                    drop(lead.land(Landing::Response(Arc::new(whole), None)));
-                }
+                aboard.land(&whole, false);
             }
         }
         response
     }
 }
 
-/// Those who wait for a response that is being stored.
+/// Those who wait for a response, and the refresh that has brought it.
 #[derive(Debug)]
-pub(super) enum Aboard {
-    /// They have not got it yet.
-    Lead(Lead),
-    /// They have it; who comes later gets it too until it is in the store.
-    Landed(#[expect(dead_code, reason = "dropped when it is stored")] Arc<OnceLock<Landed>>),
+pub(super) struct Aboard {
+    /// Others wait for it, and have nothing of it yet.
+    lead: Option<Lead>,
+    /// Set when they have; who comes later gets it too until it is in the store.
+    landed: Arc<OnceLock<Landed>>,
+    /// Fails unless the response is stored.
+    refreshing: Option<Refreshing>,
 }
 
 impl Aboard {
-    /// Gives them the response, unless they had better ask the store, which has tags to look after.
-    fn land(self, response: &StoredResponse, late: bool) -> Self {
-        match self {
-            Self::Lead(lead) if !late => {
-                let landed = lead.land(Landing::Response(Arc::new(response.clone()), None));
-                Self::Landed(Arc::new(OnceLock::from(landed)))
-            }
-            aboard => aboard,
+    pub(super) fn new(lead: Option<Lead>, refreshing: Option<Refreshing>) -> Self {
+        Self {
+            lead,
+            landed: Arc::default(),
+            refreshing,
         }
     }
 
-    /// Sends them to the store.
+    /// Gives those who wait the response, unless they had better ask the store, which has tags to
+    /// look after.
+    pub(super) fn land(&mut self, response: &StoredResponse, late: bool) {
+        if let Some(lead) = self.lead.take_if(|_| !late) {
+            let landing = Landing::Response(Arc::new(response.clone()), None);
+            drop(self.landed.set(lead.land(landing)));
+        }
+    }
+
+    /// Sends those who still wait to the store, which has the response.
     fn stored(self) {
-        if let Self::Lead(lead) = self {
+        if let Some(refreshing) = self.refreshing {
+            refreshing.succeeded();
+        }
+        if let Some(lead) = self.lead {
             drop(lead.land(Landing::Stored));
         }
     }
 
-    /// Sends them to the handler: the store has not taken the response.
+    /// Sends those who still wait to the handler: the store has not taken the response.
     fn refused(self, engine: &Engine, for_long: bool) {
-        if let Self::Lead(lead) = self {
-            engine.ground(Some(lead), for_long);
-        }
+        engine.ground(self.lead, for_long);
     }
 }
 
@@ -360,10 +362,10 @@ impl Engine {
         retain: Duration,
         captured: Captured,
         late: SmallVec<[Scope; 2]>,
-        aboard: Option<Aboard>,
+        mut aboard: Aboard,
     ) {
         let engine = Arc::clone(self);
-        let aboard = aboard.map(|aboard| aboard.land(&response, !late.is_empty()));
+        aboard.land(&response, !late.is_empty());
         let length = response.body.len();
         let fill = Fill {
             namespace: self.options.namespace.clone(),
@@ -382,7 +384,7 @@ impl Engine {
                 Ok(Kept::Stored) => {
                     counters.stored();
                     engine.metrics.body_stored(length);
-                    aboard.into_iter().for_each(Aboard::stored);
+                    aboard.stored();
                     return;
                 }
                 Ok(Kept::Invalidated) => counters.refused(Refusal::Invalidated),
@@ -393,9 +395,7 @@ impl Engine {
                     engine.metrics.store_failed();
                 }
             }
-            if let Some(aboard) = aboard {
-                aboard.refused(&engine, matches!(kept, Ok(Kept::TooLarge)));
-            }
+            aboard.refused(&engine, matches!(kept, Ok(Kept::TooLarge)));
         };
         self.tasks.finish(store.instrument(span));
     }

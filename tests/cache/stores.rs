@@ -3,11 +3,15 @@
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::Method;
+use tokio::time::timeout;
+use tower::ServiceExt;
 use tower_response_cache::{CacheLayer, ErrorKind, Invalidated, Scope, Target};
 
 use crate::support::{
-    Cache, Double, Fault, Operation, Origin, everywhere, get, request, response, settle, ttl,
+    Answer, Cache, Double, Fault, Operation, Origin, everywhere, get, request, response, settle,
+    ttl,
 };
 
 const FAILURES: [Fault; 4] = [
@@ -106,6 +110,36 @@ async fn nobody_waits_for_a_store_to_keep_or_drop_a_response() {
         !cache.handle().shutdown(Duration::from_millis(1)).await,
         "bounded"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_answer_does_not_wait_for_what_its_refresh_waits_for() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    cache.get("/a").await;
+    settle().await;
+    cache.advance(61);
+    store.break_down(Operation::Capture, Fault::Hangs);
+    let answer = timeout(Duration::from_millis(1), cache.get("/a")).await;
+    assert_eq!(answer.expect("at once").text(), "1");
+    settle().await;
+    assert_eq!(store.calls(Operation::Capture), 1);
+}
+
+#[tokio::test]
+async fn a_new_variant_is_fetched_for_all_processes() {
+    let fields = [("vary", "x"), ("etag", "\"v\"")];
+    let (store, origin) = (Double::new(), Origin::counting(&fields));
+    let cache = over(&store, &origin);
+    cache.get("/a").await;
+    settle().await;
+    let claiming = store.clone();
+    origin.answer(move |call| {
+        assert_eq!(claiming.claims(), 1);
+        response(&fields, call.number.to_string())
+    });
+    let answer = cache.get_with("/a", &[("x", "1")]).await;
+    assert_eq!(answer.cache_status(), "fwd=vary-miss; stored");
 }
 
 #[tokio::test]
@@ -456,7 +490,7 @@ async fn a_barrier_waits_for_the_store_and_then_for_the_memory_of_others() {
     let handle = cache.handle();
     let _ = handle.invalidate(Target::uri("/a")).await.unwrap();
     let began = tokio::time::Instant::now();
-    let barrier = tokio::time::timeout(Duration::from_secs(30), handle.barrier());
+    let barrier = timeout(Duration::from_secs(30), handle.barrier());
     assert!(barrier.await.is_err(), "the store is away");
     store.recover();
     handle.barrier().await;
@@ -472,4 +506,31 @@ async fn a_cache_that_is_dropped_is_not_kept_for_what_it_remembers() {
     drop(cache);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!store.is_shared());
+}
+
+#[tokio::test]
+async fn nobody_joins_what_was_asked_for_before_an_invalidation_though_its_caller_leaves() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    let ask = || {
+        let asked = cache.service().oneshot(get("/a"));
+        tokio::spawn(async { Answer::read(asked.await.unwrap()).await })
+    };
+    let hold = origin.hold();
+    let before = ask();
+    settle().await;
+    store.break_down(Operation::Invalidate, Fault::Hangs);
+    let handle = cache.handle();
+    let mut invalidating = Box::pin(handle.invalidate(Target::uri("/a")));
+    assert!((&mut invalidating).now_or_never().is_none());
+    let during = ask();
+    settle().await;
+    drop(invalidating);
+    let after = ask();
+    settle().await;
+    drop(hold);
+    assert_eq!(before.await.unwrap().text(), "1");
+    for asking in [during, after] {
+        assert_ne!(asking.await.unwrap().text(), "1", "R10");
+    }
 }
