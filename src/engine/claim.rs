@@ -11,7 +11,7 @@ use super::tasks::{both, within};
 use crate::reason::Miss;
 use crate::store::{Claim, FillWait, Found, Outcome, Settled};
 
-/// The longest wait for another process; the store may have lost sight of it.
+/// The longest wait for other processes; the store may have lost sight of them.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 impl Forward {
@@ -24,14 +24,17 @@ impl Forward {
             // store is worth it. For a new variant it usually makes a whole response.
             return None;
         }
-        let limit = self.exchange.engine.options.collapse_wait.min(LONGEST_WAIT);
+        let options = &self.exchange.engine.options;
+        let clock = options.clock.clone();
+        let deadline = clock.now() + options.collapse_wait.min(LONGEST_WAIT);
         // Another one may come first again, but not for ever.
         for _ in 0..2 {
             let wait = match self.claimed_elsewhere(request).await {
                 (Some(wait), _) => wait,
                 (None, found) => return self.brought(found?, request),
             };
-            match within(limit, wait).await {
+            let left = deadline.saturating_duration_since(clock.now());
+            match within(left, wait).await {
                 Some(Settled::Released) => {}
                 Some(Settled::Uncacheable) => {
                     self.ground(true);

@@ -254,22 +254,28 @@ async fn everything_invalidated_while_the_store_is_away_is_one_thing_to_tell() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_part_of_the_store_cannot_be_told_holds_nothing_else_up() {
-    let (store, origin) = (Double::new(), Origin::counting(&[]));
-    let handle = over(&store, &origin).handle();
-    store.break_down(Operation::Invalidate, Fault::Fails(ErrorKind::Unavailable));
-    for n in 0..400 {
-        let _ = handle.invalidate(Target::tag(n.to_string())).await.unwrap();
-    }
     let lost: Vec<_> = (0..300)
         .map(|n: u32| Scope::tag("default", n.to_string().as_bytes()))
         .collect();
-    store.recover();
-    lost.iter().for_each(|scope| store.lose(*scope));
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(handle.stats().store.invalidations_pending, 300);
-    store.recover();
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(handle.stats().store.invalidations_pending, 0);
+    for kind in [
+        ErrorKind::Unavailable,
+        ErrorKind::Refused,
+        ErrorKind::Timeout,
+    ] {
+        let (store, origin) = (Double::new(), Origin::counting(&[]));
+        let handle = over(&store, &origin).handle();
+        store.break_down(Operation::Invalidate, Fault::Fails(kind));
+        for n in 0..400 {
+            let _ = handle.invalidate(Target::tag(n.to_string())).await.unwrap();
+        }
+        store.recover();
+        lost.iter().for_each(|scope| store.lose(*scope, kind));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(handle.stats().store.invalidations_pending, 300, "{kind:?}");
+        store.recover();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(handle.stats().store.invalidations_pending, 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -414,6 +420,46 @@ async fn what_was_invalidated_within_a_minute_is_invalidated_again_after_a_failo
         told,
         "no failover loses more than a minute"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_look_up_found_before_a_lost_invalidation_was_told_again_is_refused_after_it() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    let outcome = cache.handle().invalidate(Target::uri("/a")).await.unwrap();
+    assert_eq!(outcome, Invalidated::Applied);
+    cache.get("/a").await;
+    settle().await;
+    assert_eq!(cache.get("/a").await.text(), "1");
+    let mut read = Box::pin(cache.get("/a"));
+    let mut poll = || {
+        let mut context = Context::from_waker(Waker::noop());
+        read.as_mut().poll(&mut context).is_pending()
+    };
+    assert!(poll(), "the look-up has begun");
+    store.fail_over();
+    assert!(poll(), "it has found what the failover brought back");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(store.calls(Operation::Invalidate), 2, "told again");
+    assert_eq!(cache.handle().health().invalidations_pending, 0);
+    assert_eq!(read.await.text(), "2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_processes_in_a_row_are_waited_for_no_longer_than_one() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    for _ in 0..2 {
+        store.claim_elsewhere(Duration::from_secs(2));
+    }
+    let began = tokio::time::Instant::now();
+    let (answer, ()) = tokio::join!(cache.get("/a"), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cache.advance(2);
+    });
+    assert_eq!(answer.text(), "1");
+    let took = began.elapsed();
+    assert!((3.0..3.5).contains(&took.as_secs_f32()), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

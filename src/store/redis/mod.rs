@@ -70,6 +70,10 @@ use crate::key::{Namespace, PrimaryKey};
 /// costs misses. It needs no persistence: restored from a dump it begins anew, lest it serves what was
 /// invalidated since.
 ///
+/// The server has to be a Redis of 6.2 or later, or a Valkey, and for memory over this store a Redis
+/// of 6.2.14, or of 7.0.5 or later. What is tested is Redis 7.0.15; 6.2, 7.2 to 8 and Valkey have the
+/// same commands and are not tested.
+///
 /// A user of the server's needs no more than
 ///
 /// ```text

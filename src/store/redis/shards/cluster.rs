@@ -105,6 +105,7 @@ impl Cluster {
             degraded_since: since,
             last_error: error,
             server: None,
+            mirror: None,
         }
     }
 

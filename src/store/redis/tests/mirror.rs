@@ -318,6 +318,33 @@ async fn polling_holds_for_its_time_and_off_holds_nothing() {
 }
 
 #[tokio::test]
+async fn health_says_how_long_what_is_held_is_believed() {
+    let redis = RedisServer::start();
+    let mirror = |desk: &Desk| desk.store.health().mirror.map(|m| (m.told, m.lease));
+    let max_staleness = Duration::from_millis(200);
+    let polled = builder(&redis.url(), Mirroring::Poll { max_staleness });
+    let told = builder(&redis.url(), Mirroring::Tracking);
+    let off = builder(&redis.url(), Mirroring::Off);
+    for desk in [&polled, &told, &off] {
+        while desk.store.check().await.is_err() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(mirror(desk), None, "nothing was to be held yet");
+    }
+    let stamp = held(&polled).await;
+    assert_eq!(mirror(&polled), Some((false, max_staleness)));
+    assert!(off.store.confirm(&off.namespace, &stamp).await.unwrap());
+    assert_eq!(mirror(&off), None);
+
+    warm(&told, &stamp).await;
+    let (is_told, lease) = mirror(&told).unwrap();
+    assert!(is_told && lease <= LEASE && lease > LEASE / 2, "{lease:?}");
+    redis.stop();
+    cooled(&told, &stamp, LEASE + SLACK).await;
+    assert_eq!(mirror(&told).unwrap().1, Duration::ZERO);
+}
+
+#[tokio::test]
 async fn what_a_server_had_in_an_earlier_life_is_not_believed() {
     // A dump of then, and a log that goes no further.
     assert_forgets_earlier_life(&["--dbfilename", "dump.rdb"], &["SAVE"]).await;
