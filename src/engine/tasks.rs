@@ -262,8 +262,13 @@ mod tests {
                 false => tasks.finish(hangs),
             }
         }
+        let inside = Arc::clone(&held);
+        leave(&tasks, async move {
+            pending::<()>().await;
+            drop(inside);
+        });
         assert!(!tasks.drain(Duration::from_millis(10)).await);
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(Arc::strong_count(&held), 1);
     }
 }
