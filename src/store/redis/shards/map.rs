@@ -38,6 +38,7 @@ struct Range {
 impl Map {
     /// Makes the map of one server that is no cluster's.
     pub(super) fn of_one(shard: Shard) -> Self {
+        shard.beat_with(Some(layout::pulse("")));
         Self {
             shards: vec![Arc::new(shard)],
             ranges: None,

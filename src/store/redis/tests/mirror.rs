@@ -200,6 +200,33 @@ async fn a_server_that_falls_silent_is_trusted_no_longer_than_the_lease() {
 }
 
 #[tokio::test]
+async fn a_server_that_another_has_replaced_is_trusted_no_longer_than_the_lease() {
+    let redis = RedisServer::start();
+    let often = |builder: RedisStoreBuilder| builder.check_interval(Duration::from_millis(100));
+    let desk = Desk::with(&redis, often).await;
+    let stamp = held(&desk).await;
+    let clients = redis.command(&["CLIENT", "LIST"]);
+    let clients = clients
+        .lines()
+        .filter(|client| !client.contains("cmd=client|list"));
+    let ids = clients.filter_map(|client| Some(client.split_once(' ')?.0.to_owned() + " "));
+    let first: Vec<_> = ids.collect();
+    assert_eq!(first.len(), 2);
+    redis.command(&["REPLICAOF", "127.0.0.1", "1"]);
+    cooled(&desk, &stamp, LEASE + SLACK).await;
+    // It can be read, as for responses; but what it says is not held for current.
+    let confirmed = desk.store.confirm(&desk.namespace, &stamp).await;
+    assert!(confirmed.unwrap() && !desk.store.vouches_for(&stamp));
+    // Where it is known by a name, the name leads to the other one by then.
+    let end = Instant::now() + Duration::from_secs(15);
+    let named = |id: &String| redis.command(&["CLIENT", "LIST"]).contains(id.as_str());
+    while first.iter().any(named) {
+        assert!(Instant::now() < end, "both connections are made anew");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_stands_still_is_trusted_again_when_it_goes_on() {
     let redis = RedisServer::start();
     let desk = Desk::new(&redis).await;
