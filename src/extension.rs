@@ -81,6 +81,9 @@ type Hook = dyn Fn(&Response<()>) + Send + Sync;
 
 impl OnInterim {
     /// Makes one of a function, which must neither block nor panic: others are told after it.
+    ///
+    /// It may be called by several threads at once, and once more when the final response is on its
+    /// way already: what writes to a connection has to know whether that has begun.
     pub fn new(hook: impl Fn(&Response<()>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(hook))
     }

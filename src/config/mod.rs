@@ -54,6 +54,15 @@ macro_rules! settings {
         /// # }
         /// ```
         #[derive(Clone, Default)]
+        #[cfg_attr(
+            not(all(
+                feature = "memory",
+                feature = "redis",
+                feature = "redis-tls",
+                feature = "compression"
+            )),
+            expect(dead_code, reason = "what a missing feature needs is checked all the same")
+        )]
         pub struct Settings {
             rules: Rules,
             $($(#[$condition])? $name: Option<$type>,)+

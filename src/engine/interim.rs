@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use http::header::SET_COOKIE;
 use http::{Extensions, Response};
 use parking_lot::Mutex;
 
@@ -52,18 +53,20 @@ impl Interims {
         listener
     }
 
+    /// Tells all of an interim response, but for cookies: the final one may prove to be for one.
     fn tell(&self, interim: &Response<()>) {
+        let mut shared = Response::new(());
+        *shared.status_mut() = interim.status();
+        *shared.headers_mut() = interim.headers().clone();
+        shared.headers_mut().remove(SET_COOKIE);
         let listeners: Vec<OnInterim> = {
             let mut audience = self.0.lock();
             if audience.passed.len() < MAX_PASSED {
-                let mut kept = Response::new(());
-                *kept.status_mut() = interim.status();
-                *kept.headers_mut() = interim.headers().clone();
-                audience.passed.push(kept);
+                audience.passed.push(shared.clone());
             }
             audience.listeners.values().cloned().collect()
         };
-        listeners.iter().for_each(|hook| hook.call(interim));
+        listeners.iter().for_each(|hook| hook.call(&shared));
     }
 }
 

@@ -178,20 +178,23 @@ impl Engine {
     ///
     /// When the caller goes away in the middle, the rest happens in the background.
     pub(crate) async fn invalidate(&self, scopes: &[Scope]) -> Invalidated {
-        /// Sees to it that nothing that is pending is forgotten.
-        struct Deliver<'a>(&'a Engine);
+        /// Sees to it that nothing that is pending is forgotten, and that whoever comes from here on
+        /// does not get what was asked for before.
+        struct Invalidating<'a>(&'a Engine, &'a [Scope]);
 
-        impl Drop for Deliver<'_> {
+        impl Drop for Invalidating<'_> {
             fn drop(&mut self) {
-                self.0.deliver();
+                let Self(engine, scopes) = self;
+                engine.part_ways(scopes);
+                engine.deliver();
             }
         }
 
-        let _deliver = Deliver(self);
         self.metrics.invalidated(scopes.len());
-        let outcome = self.journal.invalidate(scopes).await;
-        // Whoever comes from here on must not get what was asked for before.
+        let told = self.journal.invalidate(scopes);
         self.part_ways(scopes);
+        let _invalidating = Invalidating(self, scopes);
+        let outcome = told.await;
         if outcome == Invalidated::Queued {
             self.metrics.invalidation_queued();
         }

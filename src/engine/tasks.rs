@@ -60,6 +60,8 @@ impl Tasks {
             let carried = Carried {
                 task: Some(self.tracker.spawn_on(future, &runtime)),
                 limit,
+                end: self.end.clone(),
+                runtime,
             };
             match carried.await {
                 Ok(value) => value,
@@ -149,11 +151,14 @@ fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// A task that somebody waits for; dropped before its end, it has so long.
+/// A task that somebody waits for; dropped before its end, it has so long, or until a shutdown
+/// ends what nobody waits for.
 struct Carried<T: Send + 'static> {
     /// Taken when this is dropped.
     task: Option<JoinHandle<T>>,
     limit: Duration,
+    end: CancellationToken,
+    runtime: Handle,
 }
 
 impl<T: Send + 'static> Future for Carried<T> {
@@ -169,14 +174,13 @@ impl<T: Send + 'static> Future for Carried<T> {
 
 impl<T: Send + 'static> Drop for Carried<T> {
     fn drop(&mut self) {
-        if let Some(task) = self.task.take_if(|task| !task.is_finished())
-            && let Ok(runtime) = Handle::try_current()
-        {
-            let (end, limit) = (task.abort_handle(), self.limit);
+        if let Some(task) = self.task.take_if(|task| !task.is_finished()) {
+            let (abort, limit, end) = (task.abort_handle(), self.limit, self.end.clone());
             // It does not outlive the task, of which there may be many a second.
-            runtime.spawn(async move {
-                if timeout(limit, task).await.is_err() {
-                    end.abort();
+            self.runtime.spawn(async move {
+                let ended = end.run_until_cancelled(timeout(limit, task)).await;
+                if !matches!(ended, Some(Ok(_))) {
+                    abort.abort();
                 }
             });
         }
@@ -258,8 +262,13 @@ mod tests {
                 false => tasks.finish(hangs),
             }
         }
+        let inside = Arc::clone(&held);
+        leave(&tasks, async move {
+            pending::<()>().await;
+            drop(inside);
+        });
         assert!(!tasks.drain(Duration::from_millis(10)).await);
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(Arc::strong_count(&held), 1);
     }
 }

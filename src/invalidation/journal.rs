@@ -86,19 +86,21 @@ impl Journal {
         Unconfirmed(any.then(|| Arc::clone(&self.pending.lock().scopes)))
     }
 
-    /// Invalidates `scopes`: here at once, and in the store.
+    /// Invalidates `scopes`: here before this returns, in the store when what it returns is awaited.
     ///
     /// If the store fails, or the caller goes away in the middle, the scopes stay pending until a
     /// [`Delivery`] has told them.
-    pub(crate) async fn invalidate(&self, scopes: &[Scope]) -> Invalidated {
+    pub(crate) fn invalidate(&self, scopes: &[Scope]) -> impl Future<Output = Invalidated> + Send {
         let entered = self.enter(scopes);
-        let generation = self.store.generation();
-        match self.store.invalidate(&self.namespace, scopes).await {
-            Ok(()) if self.confirm(&entered, generation) => Invalidated::Applied,
-            Ok(()) => Invalidated::Queued,
-            Err(error) => {
-                tracing::warn!(%error, scopes = scopes.len(), "invalidation queued");
-                Invalidated::Queued
+        async move {
+            let generation = self.store.generation();
+            match self.store.invalidate(&self.namespace, scopes).await {
+                Ok(()) if self.confirm(&entered, generation) => Invalidated::Applied,
+                Ok(()) => Invalidated::Queued,
+                Err(error) => {
+                    tracing::warn!(%error, scopes = scopes.len(), "invalidation queued");
+                    Invalidated::Queued
+                }
             }
         }
     }

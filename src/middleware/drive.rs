@@ -209,9 +209,16 @@ where
     let mut again = body
         .filter(|_| forward.has_questions())
         .map(|body| with_body(&request, body()));
+    let mut is_ready = true;
     loop {
         forward.prepare(request.headers_mut(), again.is_some());
-        let response = match forward.bounded(service.call(request)).await {
+        let call = async {
+            if !is_ready {
+                poll_fn(|cx| service.poll_ready(cx)).await?;
+            }
+            service.call(request).await
+        };
+        let response = match forward.bounded(call).await {
             Some(Ok(response)) => response,
             None => return Ok(forward.timed_out().map(ResponseBody::made)),
             Some(Err(error)) => {
@@ -227,7 +234,7 @@ where
             Arrived::Answer(response) => response.map(ResponseBody::made),
             Arrived::Again(to, repeated) => {
                 (forward, request) = (to, repeated);
-                poll_fn(|cx| service.poll_ready(cx)).await?;
+                is_ready = false;
                 continue;
             }
             Arrived::Pass(None) => Response::from_parts(head, ResponseBody::passing(body)),

@@ -3,12 +3,15 @@
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::Method;
 use tokio::time::timeout;
+use tower::ServiceExt;
 use tower_response_cache::{CacheLayer, ErrorKind, Invalidated, Scope, Target};
 
 use crate::support::{
-    Cache, Double, Fault, Operation, Origin, everywhere, get, request, response, settle, ttl,
+    Answer, Cache, Double, Fault, Operation, Origin, everywhere, get, request, response, settle,
+    ttl,
 };
 
 const FAILURES: [Fault; 4] = [
@@ -457,4 +460,31 @@ async fn a_cache_that_is_dropped_is_not_kept_for_what_it_remembers() {
     drop(cache);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!store.is_shared());
+}
+
+#[tokio::test]
+async fn nobody_joins_what_was_asked_for_before_an_invalidation_though_its_caller_leaves() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    let ask = || {
+        let asked = cache.service().oneshot(get("/a"));
+        tokio::spawn(async { Answer::read(asked.await.unwrap()).await })
+    };
+    let hold = origin.hold();
+    let before = ask();
+    settle().await;
+    store.break_down(Operation::Invalidate, Fault::Hangs);
+    let handle = cache.handle();
+    let mut invalidating = Box::pin(handle.invalidate(Target::uri("/a")));
+    assert!((&mut invalidating).now_or_never().is_none());
+    let during = ask();
+    settle().await;
+    drop(invalidating);
+    let after = ask();
+    settle().await;
+    drop(hold);
+    assert_eq!(before.await.unwrap().text(), "1");
+    for asking in [during, after] {
+        assert_ne!(asking.await.unwrap().text(), "1", "R10");
+    }
 }

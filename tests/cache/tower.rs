@@ -1,14 +1,14 @@
 //! A service like any other: readiness, limits, errors, clones, panics and futures that are dropped.
 
 use std::cell::Cell;
-use std::convert::Infallible;
+use std::convert::{Infallible, identity};
 use std::future::{Future, Ready, pending, ready};
 use std::marker::PhantomPinned;
 use std::mem::size_of;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use axum::extract::Path;
@@ -16,8 +16,11 @@ use axum::routing::get_service;
 use axum::{Extension, Router};
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::PollSemaphore;
 use tower::buffer::BufferLayer;
 use tower::limit::{ConcurrencyLimitLayer, RateLimitLayer};
 use tower::load_shed::{LoadShedLayer, error::Overloaded};
@@ -29,7 +32,7 @@ use tower_response_cache::{
 };
 
 use crate::support::{
-    Answer, Body, Broken, Cache, Origin, everywhere, get, request, response, settle, ttl,
+    Answer, Body, Broken, Cache, Origin, everywhere, get, request, response, settle, status, ttl,
 };
 
 fn rules() -> Result<Rules, RulesError> {
@@ -564,4 +567,80 @@ async fn a_shutdown_waits_for_what_is_being_refreshed_and_no_longer_than_its_lim
         !layer.handle().shutdown(Duration::from_millis(5)).await,
         "C5"
     );
+}
+
+/// A service with one connection, which the body of each response holds until it is dropped.
+struct OneConnection {
+    origin: Origin,
+    free: PollSemaphore,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl OneConnection {
+    fn new(origin: &Origin) -> Self {
+        Self {
+            origin: origin.clone(),
+            free: PollSemaphore::new(Arc::new(Semaphore::new(1))),
+            permit: None,
+        }
+    }
+}
+
+impl Clone for OneConnection {
+    fn clone(&self) -> Self {
+        Self {
+            origin: self.origin.clone(),
+            free: self.free.clone(),
+            permit: None,
+        }
+    }
+}
+
+impl Service<Request<RequestBody<Full<Bytes>>>> for OneConnection {
+    type Response = Response<Body>;
+    type Error = Broken;
+    type Future = BoxFuture<'static, Result<Response<Body>, Broken>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        if self.permit.is_none() {
+            self.permit = ready!(self.free.poll_acquire(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<RequestBody<Full<Bytes>>>) -> Self::Future {
+        let permit = self.permit.take().expect("it was ready");
+        let answer = self.origin.clone().oneshot(request);
+        Box::pin(async move {
+            let held = move |frame| {
+                let _held = &permit;
+                frame
+            };
+            Ok(answer
+                .await?
+                .map(|body| body.map_frame(held).boxed_unsync()))
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_sent_again_when_its_first_answer_has_left_the_connection() {
+    let origin = Origin::counting(&[("etag", "\"v\"")]);
+    let clock = tower_response_cache::ManualClock::new();
+    let layer = layer().clock(clock.clock()).keyed_by_content(identity);
+    let service = layer.layer(OneConnection::new(&origin));
+    let ask = async || {
+        let answer = service.clone().oneshot(get("/a")).await.unwrap();
+        Answer::read(answer).await
+    };
+    assert_eq!(ask().await.text(), "1");
+    clock.advance(Duration::from_secs(200));
+    origin.answer(
+        |call| match call.head.headers.contains_key("if-none-match") {
+            true => status(304, &[("etag", "\"other\"")], ""),
+            false => response(&[], "new"),
+        },
+    );
+    let answer = tokio::time::timeout(Duration::from_secs(60), ask()).await;
+    assert_eq!(answer.expect("it waits for itself").text(), "new");
 }

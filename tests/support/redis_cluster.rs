@@ -1,5 +1,6 @@
 //! A real Redis Cluster of a test's own.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,28 @@ pub(crate) struct RedisCluster {
     servers: Vec<RedisServer>,
     /// Which of the servers run.
     up: Vec<bool>,
+    _turn: Turn,
+}
+
+/// Lets one cluster run at a time: six servers that begin are much for a machine with other tests.
+#[derive(Debug)]
+struct Turn;
+
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+impl Turn {
+    fn wait_for() -> Self {
+        while TAKEN.swap(true, Ordering::Acquire) {
+            sleep(Duration::from_millis(20));
+        }
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        TAKEN.store(false, Ordering::Release);
+    }
 }
 
 impl RedisCluster {
@@ -29,10 +52,12 @@ impl RedisCluster {
             "--repl-diskless-sync-delay 0",
         ];
         let args: Vec<_> = args.iter().flat_map(|option| option.split(' ')).collect();
+        let turn = Turn::wait_for();
         let servers = (0..Self::SERVERS).map(|_| RedisServer::with_args(&args));
         let cluster = Self {
             servers: servers.collect(),
             up: vec![true; Self::SERVERS],
+            _turn: turn,
         };
         cluster.join();
         cluster

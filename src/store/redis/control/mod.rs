@@ -167,7 +167,7 @@ struct Preface {
 impl Preface {
     fn write(commands: &mut Pipeline, load: Load, connection: &Connection) -> Self {
         if load.tracks {
-            track(commands);
+            commands.cmd("CLIENT").arg("TRACKING").arg("ON");
         }
         let pulse = connection.pulse();
         if let Some(pulse) = &pulse {
@@ -179,29 +179,18 @@ impl Preface {
         }
     }
 
+    /// Takes the replies. That the server will not tell is no error here, but leaves nothing to be
+    /// believed of what was asked behind it.
     fn read(self, replies: &mut Replies, tracker: &Tracker) -> Result<(), Error> {
         if self.tracks {
-            tracked(replies, tracker)?;
+            match replies.done() {
+                Err(refusal) if refusal.kind() == ErrorKind::Refused => tracker.refused(&refusal),
+                done => done?,
+            }
         }
         match self.beats {
             true => replies.mine(),
             false => Ok(()),
         }
-    }
-}
-
-fn track(commands: &mut Pipeline) {
-    commands.cmd("CLIENT").arg("TRACKING").arg("ON");
-}
-
-/// Takes the reply to [`track`]. A refusal, which is no error here, leaves nothing to be believed
-/// of what was asked behind it.
-fn tracked(replies: &mut Replies, tracker: &Tracker) -> Result<(), Error> {
-    match replies.done() {
-        Err(refusal) if refusal.kind() == ErrorKind::Refused => {
-            tracker.refused(&refusal);
-            Ok(())
-        }
-        done => done,
     }
 }

@@ -416,3 +416,25 @@ async fn a_primary_that_stood_still_is_not_believed_when_it_goes_on() {
     cluster.until_replicated();
     assert!(desk.store.health().connected);
 }
+
+#[tokio::test]
+async fn each_primary_waits_for_its_own_replicas() {
+    let mut cluster = RedisCluster::start();
+    let builder = patient(&cluster.url()).wait_replicas(1, Duration::from_millis(500));
+    let desk = Desk::of(builder.connect().await.unwrap());
+    let tags: Vec<_> = (0..12).map(|n| desk.tag(&n.to_string())).collect();
+    desk.capture(&tags).await.unwrap();
+    // Before its first sign of life, a replica is sent nothing.
+    (0..3).for_each(|primary| cluster.until_in_step(primary));
+    desk.invalidate(&tags).await.unwrap();
+    let owner = |cluster: &RedisCluster, tag| cluster.owner(slot(cluster, &desk, tag));
+    let alone = owner(&cluster, tags[0]);
+    let replica = cluster.replica(alone);
+    cluster.kill(replica);
+    for tag in tags {
+        let done = desk.invalidate(&[tag]).await;
+        let kind = done.err().map(|error| error.kind());
+        let expected = (owner(&cluster, tag) == alone).then_some(ErrorKind::Timeout);
+        assert_eq!(kind, expected);
+    }
+}
