@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::decide::{self, Decision};
 use super::fill;
+use super::forward::concerns_requester;
 use super::interim::Interims;
 use super::respond::{self, Content};
 use super::{Engine, Forward, Step};
@@ -374,7 +375,10 @@ impl Forward {
     pub(super) fn refuse_others(&mut self, status: StatusCode, refusal: Refusal) {
         match status.is_server_error() {
             true => self.lead = None,
-            false => self.ground(refusal != Refusal::StoreError),
+            false => {
+                let for_long = refusal != Refusal::StoreError && !concerns_requester(refusal);
+                self.ground(for_long);
+            }
         }
     }
 }

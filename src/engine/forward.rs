@@ -592,7 +592,7 @@ fn is_about_range(status: StatusCode) -> bool {
 }
 
 /// Whether a refusal says nothing against the response, only that this request's is not stored.
-fn concerns_requester(refusal: Refusal) -> bool {
+pub(super) fn concerns_requester(refusal: Refusal) -> bool {
     use Refusal::{Authorization, Cookie, RequestNoStore, VaryCookie};
     matches!(
         refusal,

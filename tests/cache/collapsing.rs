@@ -359,3 +359,27 @@ async fn what_is_stale_when_it_is_confirmed_makes_nobody_wait() {
     drop(hold);
     assert_eq!(texts(tasks).await, vec!["text"; 5]);
 }
+
+#[tokio::test]
+async fn a_refresh_that_is_refused_for_its_sender_says_nothing_of_others() {
+    let public = [(
+        "cache-control",
+        "public, max-age=10, stale-while-revalidate=2",
+    )];
+    let silent = [("cache-control", "max-age=10")];
+    let origin = Origin::counting(&public);
+    let cache = Cache::new(&origin, everywhere(ttl(60)));
+    cache.get("/a").await;
+    cache.advance(11);
+    origin.answer(move |call| response(&silent, call.number.to_string()));
+    let stale = cache.get_with("/a", &[("cookie", "sid=a")]).await;
+    assert_eq!(stale.text(), "1");
+    assert!(cache.handle().shutdown(Duration::from_secs(1)).await);
+    assert_eq!(origin.calls(), 2);
+    cache.advance(2);
+    let hold = origin.hold();
+    let tasks = sent_times(5, &cache).await;
+    assert_eq!(origin.calls(), 3);
+    drop(hold);
+    assert_eq!(texts(tasks).await, vec!["3"; 5]);
+}
