@@ -118,8 +118,9 @@ impl CacheHandle {
     /// Waits until no process serves any more what was invalidated before the call.
     ///
     /// That takes until the store knows, be it away or not, and for as long as other processes may
-    /// then go on serving from their own memory: two seconds over Redis, no time without memory of
-    /// their own. It does not wait for what Redis itself may forget; see [`Invalidated::Applied`].
+    /// then go on serving from their own memory: two seconds over Redis, or as long as
+    /// [`WhenAway`](crate::WhenAway) allows in a process that is cut off from it, and no time without
+    /// memory of their own. All processes are taken to be set up as this one is. It does not wait for what Redis itself may forget; see [`Invalidated::Applied`].
     ///
     /// # Panics
     ///

@@ -179,8 +179,7 @@ impl Exchange {
     fn guard(&self, head: &Parts, binding: &Binding, vary: &Vary) -> Result<(), Refusal> {
         let policy = self.policy();
         let headers = &head.headers;
-        let declared_shared =
-            binding.directives.public || binding.directives.s_maxage.is_some() || binding.targeted;
+        let declared_shared = binding.declares_shared();
         let refusals = [
             (is_event_stream(headers), Refusal::EventStream),
             (

@@ -11,7 +11,7 @@ use super::tasks::{both, within};
 use crate::reason::Miss;
 use crate::store::{Claim, FillWait, Found, Outcome, Settled};
 
-/// The longest wait for another process; the store may have lost sight of it.
+/// The longest wait for other processes; the store may have lost sight of them.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
 impl Forward {
@@ -19,18 +19,22 @@ impl Forward {
     ///
     /// Those who follow here wait meanwhile, and get the same.
     pub(crate) async fn claim(&mut self, request: &HeaderMap) -> Option<Response<Content>> {
-        if self.asks_to_confirm() {
-            // That is cheap for the handler, and no second wait for the store is worth it.
+        if self.selected.is_some() && !self.nominated.is_empty() {
+            // To confirm what is selected is cheap for the handler, and no second wait for the
+            // store is worth it. For a new variant it usually makes a whole response.
             return None;
         }
-        let limit = self.exchange.engine.options.collapse_wait.min(LONGEST_WAIT);
+        let options = &self.exchange.engine.options;
+        let clock = options.clock.clone();
+        let deadline = clock.now() + options.collapse_wait.min(LONGEST_WAIT);
         // Another one may come first again, but not for ever.
         for _ in 0..2 {
             let wait = match self.claimed_elsewhere(request).await {
                 (Some(wait), _) => wait,
                 (None, found) => return self.brought(found?, request),
             };
-            match within(limit, wait).await {
+            let left = deadline.saturating_duration_since(clock.now());
+            match within(left, wait).await {
                 Some(Settled::Released) => {}
                 Some(Settled::Uncacheable) => {
                     self.ground(true);
@@ -47,10 +51,14 @@ impl Forward {
         None
     }
 
-    /// Claims a refresh; returns whether another process has it.
+    /// Claims a refresh, and lets others wait for it; returns whether another request has it, here
+    /// or in another process.
     pub(crate) async fn is_fetched_elsewhere(&mut self, request: &HeaderMap) -> bool {
-        let (wait, _) = self.claimed_elsewhere(request).await;
-        let elsewhere = wait.is_some();
+        if self.captured.is_none() {
+            self.captured = self.exchange.capture().await;
+        }
+        let elsewhere =
+            self.is_led_by_another() || self.claimed_elsewhere(request).await.0.is_some();
         if elsewhere && let Some(refreshing) = self.refreshing.take() {
             refreshing.succeeded();
         }

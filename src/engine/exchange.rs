@@ -10,7 +10,7 @@ use super::decide::{self, Decision, Service};
 use super::forward::{Forward, Nominated};
 use super::request::Facts;
 use super::respond::{self, Content};
-use super::{Engine, Following};
+use super::{Engine, Following, refresh};
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Scope};
 use crate::extension::OnInterim;
@@ -18,6 +18,7 @@ use crate::key::{PrimaryKey, decoded_path};
 use crate::metrics;
 use crate::reason::Miss;
 use crate::rules::{Match, Route};
+use crate::semantics::targeted::Binding;
 use crate::semantics::vary::Nominated as VariantFields;
 use crate::store::{Found, Outcome};
 
@@ -123,7 +124,7 @@ impl Exchange {
                 }
                 Decision::ServeAndRefresh(service) => {
                     let response = self.serve(&stored, request, service, found.tier);
-                    return self.refresh(response, stored, found.captured).await;
+                    return self.refresh(response, stored, found.captured, request);
                 }
                 Decision::Complete => {
                     let captured = self.captured(found.captured).await;
@@ -196,33 +197,51 @@ impl Exchange {
     }
 
     /// Answers at once, and forwards the request behind the answer unless another one does so, or it
-    /// is a HEAD, whose answer could renew nothing, or its client does not want that.
-    async fn refresh(
+    /// would be of no use.
+    fn refresh(
         self: Box<Self>,
         response: Response<Content>,
         stored: Arc<StoredResponse>,
         captured: Option<Captured>,
+        request: &HeaderMap,
     ) -> Step {
-        let Facts {
-            head, directives, ..
-        } = &self.facts;
-        let refreshing = match *head || directives.only_if_cached || directives.no_store {
-            true => None,
-            false => self.engine.refreshes.begin(&self.key),
+        let refreshing = match self.may_refresh(&stored, request) {
+            true => self.engine.refreshes.begin(&self.key),
+            false => None,
         };
         let Some(refreshing) = refreshing else {
             return Step::Answer(response);
         };
-        let captured = self.captured(captured).await;
         let nominated = Nominated::from_elem(stored, 1);
         let mut forward = Forward::new(self, Miss::Stale, nominated, None, captured);
-        match forward.is_led_by_another() {
-            true => Step::Answer(response),
-            false => {
-                forward.refreshing = Some(refreshing.departed());
-                Step::Refresh(response, Box::new(forward))
+        forward.refreshing = Some(refreshing.departed());
+        Step::Refresh(response, Box::new(forward))
+    }
+
+    /// Whether this request, without what is its sender's alone, could renew what it was answered
+    /// with, and its client does not forbid that.
+    fn may_refresh(&self, stored: &StoredResponse, request: &HeaderMap) -> bool {
+        let (facts, policy) = (&self.facts, self.policy());
+        let directives = &facts.directives;
+        // An answer to HEAD could renew nothing.
+        if facts.head || directives.only_if_cached || directives.no_store {
+            return false;
+        }
+        let shows_identity = facts.authorization || facts.cookie && !policy.shared_despite_cookies;
+        if shows_identity && self.engine.options.refresh_without.is_empty() {
+            // The handler may know it from the extensions; only what says that it is for all may
+            // be stored, whoever has asked for it.
+            let binding = Binding::of(&stored.fields, &policy.targeted_fields);
+            if !binding.declares_shared() {
+                return false;
             }
         }
+        if stored.answers_all() {
+            return true;
+        }
+        let mut anonymous = request.clone();
+        refresh::anonymise(&mut anonymous, self.engine.key_spec(self.route.as_deref()));
+        StoredResponse::select(std::iter::once(stored), &anonymous).is_some()
     }
 
     fn forward(

@@ -16,6 +16,7 @@ use tracing::Instrument;
 use super::admit::{Admission, announced_length};
 use super::ahead::Ahead;
 use super::collapse::{Landing, Lead};
+use super::refresh::Refreshing;
 use super::request::Facts;
 use super::respond::{self, Content};
 use super::{Engine, Forward, forward, partial};
@@ -60,8 +61,7 @@ struct Recording {
     part: Option<Arc<StoredResponse>>,
     /// `None` if the store could not tell; then it is for those who wait alone.
     captured: Option<Captured>,
-    /// Others wait for it, or have it as far as it has come.
-    lead: Option<Lead>,
+    aboard: Aboard,
     collapsed: Option<bool>,
     late: SmallVec<[Scope; 2]>,
     tag: bool,
@@ -106,7 +106,7 @@ impl Recorder {
                 why: forward.why,
                 part: forward.part,
                 captured,
-                lead: forward.lead,
+                aboard: Aboard::new(forward.lead, forward.refreshing),
                 collapsed: forward.collapsed,
                 late: admission.late,
                 tag: admission.tag,
@@ -147,10 +147,10 @@ impl Recorder {
         }
         if unary {
             // It may be a stream: nobody waits for its end.
-            engine.ground(recording.lead.take(), false);
+            engine.ground(recording.aboard.lead.take(), false);
         }
         let keep = most(ahead.first());
-        let flight = recording.lead.as_ref().map(Lead::flight);
+        let flight = recording.aboard.lead.as_ref().map(Lead::flight);
         // With tags of its own they wait for the store, and not for the client that came first.
         let draft = (flight.is_some() && recording.late.is_empty())
             .then(|| Arc::new(recording.draft.clone()));
@@ -231,7 +231,8 @@ impl Tap for Recorder {
 
     fn too_long(mut self: Box<Self>) {
         if let Some(recording) = &mut self.recording {
-            recording.engine.ground(recording.lead.take(), true);
+            let lead = recording.aboard.lead.take();
+            recording.engine.ground(lead, true);
         }
         self.refuse(Refusal::BodyTooLarge);
     }
@@ -249,7 +250,7 @@ impl Recording {
         if self.facts.is_grpc_unary() {
             if !grpc::is_result(&response.body, response.trailers.as_ref()) {
                 counters.refused(Refusal::Grpc);
-                self.engine.ground(self.lead, true);
+                self.aboard.refused(&self.engine, true);
                 return response;
             }
         } else {
@@ -283,17 +284,56 @@ impl Recording {
                     self.retain,
                     captured,
                     self.late,
-                    self.lead,
+                    self.aboard,
                 );
             }
             None => {
                 counters.refused(Refusal::StoreError);
-                if let Some(lead) = self.lead {
-                    lead.land(Landing::Response(Arc::new(whole), None));
-                }
+                self.aboard.land(&whole, false);
             }
         }
         response
+    }
+}
+
+/// Those who wait for a response, and the refresh that has brought it.
+#[derive(Debug)]
+pub(super) struct Aboard {
+    /// Others wait for it, or have it as far as it has come.
+    lead: Option<Lead>,
+    /// Fails unless the response is stored.
+    refreshing: Option<Refreshing>,
+}
+
+impl Aboard {
+    pub(super) fn new(lead: Option<Lead>, refreshing: Option<Refreshing>) -> Self {
+        Self { lead, refreshing }
+    }
+
+    /// Gives those who wait the response, unless they have it, or had better ask the store, which
+    /// has tags to look after.
+    pub(super) fn land(&self, response: &StoredResponse, late: bool) {
+        if let Some(lead) = &self.lead
+            && !late
+            && !lead.has_ended()
+        {
+            lead.land(Landing::Response(Arc::new(response.clone()), None));
+        }
+    }
+
+    /// Sends those who still wait to the store, which has the response.
+    fn stored(self) {
+        if let Some(refreshing) = self.refreshing {
+            refreshing.succeeded();
+        }
+        if let Some(lead) = self.lead {
+            lead.land(Landing::Stored);
+        }
+    }
+
+    /// Sends those who still wait to the handler: the store has not taken the response.
+    fn refused(self, engine: &Engine, for_long: bool) {
+        engine.ground(self.lead, for_long);
     }
 }
 
@@ -313,16 +353,10 @@ impl Engine {
         retain: Duration,
         captured: Captured,
         late: SmallVec<[Scope; 2]>,
-        lead: Option<Lead>,
+        aboard: Aboard,
     ) {
         let engine = Arc::clone(self);
-        // With tags of its own they had better ask the store, which looks after those.
-        if let Some(lead) = &lead
-            && late.is_empty()
-            && !lead.has_ended()
-        {
-            lead.land(Landing::Response(Arc::new(response.clone()), None));
-        }
+        aboard.land(&response, !late.is_empty());
         let length = response.body.len();
         let fill = Fill {
             namespace: self.options.namespace.clone(),
@@ -341,9 +375,7 @@ impl Engine {
                 Ok(Kept::Stored) => {
                     counters.stored();
                     engine.metrics.body_stored(length);
-                    if let Some(lead) = lead {
-                        lead.land(Landing::Stored);
-                    }
+                    aboard.stored();
                     return;
                 }
                 Ok(Kept::Invalidated) => counters.refused(Refusal::Invalidated),
@@ -354,7 +386,7 @@ impl Engine {
                     engine.metrics.store_failed();
                 }
             }
-            engine.ground(lead, matches!(kept, Ok(Kept::TooLarge)));
+            aboard.refused(&engine, matches!(kept, Ok(Kept::TooLarge)));
         };
         self.tasks.finish(store.instrument(span));
     }

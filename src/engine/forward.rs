@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
-    CACHE_CONTROL, DATE, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+    CACHE_CONTROL, CONTENT_ENCODING, DATE, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    LAST_MODIFIED, RANGE,
 };
 use http::response::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
 use smallvec::SmallVec;
 
 use super::admit::Admission;
-use super::collapse::{Landing, Lead};
-use super::fill;
+use super::collapse::Lead;
+use super::fill::{self, Aboard};
 use super::interim::Listener;
 use super::refresh::Refreshing;
 use super::respond::{self, Content};
@@ -78,16 +79,17 @@ impl Forward {
     pub(super) fn new(
         exchange: Box<Exchange>,
         why: Miss,
-        nominated: Nominated,
+        mut nominated: Nominated,
         part: Option<Arc<StoredResponse>>,
         captured: Option<Captured>,
     ) -> Self {
+        let selected = nominated.first().filter(|_| why != Miss::Variant);
+        let selected = selected.map(Arc::clone);
+        let validates = exchange.validates();
+        nominated.retain(|stored| validates && nominee(stored, why).is_some());
         Self {
             part,
-            selected: nominated
-                .first()
-                .filter(|_| why != Miss::Variant)
-                .map(Arc::clone),
+            selected,
             completing: false,
             sent: exchange.started,
             collapsed: exchange.alone.then_some(false),
@@ -102,12 +104,6 @@ impl Forward {
         }
     }
 
-    /// Whether the handler is asked if something that is stored still holds.
-    pub(super) fn asks_to_confirm(&self) -> bool {
-        let mut nominees = self.nominated.iter().filter_map(|stored| nominee(stored));
-        self.exchange.validates() && nominees.next().is_some()
-    }
-
     /// Whether the request is to ask what the cache wants to know, so that the answer may not be
     /// one for the client.
     pub(crate) fn has_questions(&self) -> bool {
@@ -118,17 +114,10 @@ impl Forward {
     /// can be repeated asks what may not be answered in a way that can be trusted.
     pub(crate) fn prepare(&mut self, request: &mut HeaderMap, repeatable: bool) {
         self.client = request.clone();
-        let validates = self.exchange.validates();
-        self.nominated
-            .retain(|stored| validates && nominee(stored).is_some());
         if !repeatable {
             self.ask_about_one(request);
         }
-        let nominees: SmallVec<[Nominee<'_>; 1]> = self
-            .nominated
-            .iter()
-            .filter_map(|stored| nominee(stored))
-            .collect();
+        let nominees = nominees(&self.nominated, self.why);
         let part = self.part.as_ref().filter(|_| repeatable);
         if let Some(rest) = part.and_then(|part| partial::rest(part, request)) {
             self.completing = true;
@@ -165,8 +154,13 @@ impl Forward {
         } = &mut *self.exchange;
         let spec = engine.key_spec(route.as_deref());
         refresh::anonymise(request.headers_mut(), spec);
-        facts.anonymise(request.headers());
-        for remove in &engine.options.refresh_without {
+        facts.forget_wishes();
+        let without = &engine.options.refresh_without;
+        if !without.is_empty() {
+            // Else its extensions may still tell the handler who asks.
+            facts.forget_identity(request.headers());
+        }
+        for remove in without {
             remove(request.extensions_mut());
         }
     }
@@ -227,7 +221,6 @@ impl Forward {
         let refusal = match admitted {
             // What the store cannot take others can still share.
             Ok(mut admission) if captured.is_some() || self.lead.is_some() => {
-                self.refreshed();
                 admission
                     .late
                     .extend(completed.iter().flat_map(|part| tags_of(part)));
@@ -269,13 +262,6 @@ impl Forward {
             && let Some(former) = self.selected.take()
         {
             self.exchange.engine.discard(&former);
-        }
-    }
-
-    /// Notes that a refresh has brought something.
-    fn refreshed(&mut self) {
-        if let Some(refreshing) = self.refreshing.take() {
-            refreshing.succeeded();
         }
     }
 
@@ -325,11 +311,7 @@ impl Forward {
         arrival: age::Exchange,
         again: Option<R>,
     ) -> Arrived<R> {
-        let nominees: SmallVec<[Nominee<'_>; 1]> = self
-            .nominated
-            .iter()
-            .filter_map(|stored| nominee(stored))
-            .collect();
+        let nominees = nominees(&self.nominated, self.why);
         // What cannot be repeated asked about nothing that the client has.
         let nothing = HeaderMap::new();
         let client = match again {
@@ -411,12 +393,11 @@ impl Forward {
                 renewed.terms = admission.terms;
                 renewed.variant = admission.variant;
                 exchange.counters().revalidated();
-                self.refreshed();
                 if !fill::is_of_use(&renewed.terms, renewed.terms.age(Duration::ZERO)) {
                     self.ground(true);
                 }
                 let exchange = &self.exchange;
-                let lead = self.lead.take();
+                let aboard = Aboard::new(self.lead.take(), self.refreshing.take());
                 if let Some(captured) = self.captured.take() {
                     let mut late = admission.late;
                     // The answer need not repeat the tags that the handler gave the content.
@@ -427,10 +408,10 @@ impl Forward {
                         admission.retain,
                         captured,
                         late,
-                        lead,
+                        aboard,
                     );
-                } else if let Some(lead) = lead {
-                    lead.land(Landing::Response(Arc::new(renewed.clone()), None));
+                } else {
+                    aboard.land(&renewed, false);
                 }
             }
             Err(refusal) => {
@@ -571,15 +552,26 @@ impl Exchange {
     }
 }
 
+fn nominees(nominated: &[Arc<StoredResponse>], why: Miss) -> SmallVec<[Nominee<'_>; 1]> {
+    let nominees = nominated.iter();
+    nominees.filter_map(|stored| nominee(stored, why)).collect()
+}
+
 /// Returns a stored response as one the handler can be asked about: by validators of its own.
-fn nominee(stored: &StoredResponse) -> Option<Nominee<'_>> {
+fn nominee(stored: &StoredResponse, why: Miss) -> Option<Nominee<'_>> {
     let etag = stored.etag().filter(|_| stored.tagged == Tagged::ByOrigin);
-    Nominee::new(
+    let nominee = Nominee::new(
         stored.status,
         etag,
         stored.fields.get(LAST_MODIFIED),
         stored.terms.date,
-    )
+    )?;
+    match why {
+        // Many handlers have one tag for all codings, of which the client may not accept each.
+        Miss::Variant if stored.fields.contains_key(CONTENT_ENCODING) => None,
+        Miss::Variant => nominee.of_other_variant(),
+        _ => Some(nominee),
+    }
 }
 
 /// Returns the tags that a stored response stands under.

@@ -44,7 +44,7 @@ impl Engine {
     /// asked, and what it knows now.
     fn refuse_invalidated(&self, found: &mut Found, before: &Unconfirmed) {
         if let Outcome::Response(stored) = &found.outcome
-            && (before.blocks(stored.stamp()) || self.journal.unconfirmed().blocks(stored.stamp()))
+            && before.blocks(&self.journal.unconfirmed(), stored.stamp())
         {
             found.outcome = Outcome::Invalidated;
         }

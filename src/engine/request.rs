@@ -272,13 +272,17 @@ impl Facts {
         self.keyed == Some(ContentKind::GrpcUnary)
     }
 
-    /// Forgets what has been taken out of the request's fields, and what its sender asked of caches.
-    pub(super) fn anonymise(&mut self, headers: &HeaderMap) {
+    /// Forgets what the sender has, and asked of caches.
+    pub(super) fn forget_wishes(&mut self) {
+        (self.conditional, self.range) = (false, false);
+        self.directives = RequestDirectives::default();
+    }
+
+    /// Forgets who the sender is, as far as that has been taken out of the request's fields.
+    pub(super) fn forget_identity(&mut self, headers: &HeaderMap) {
         // What is left of the cookies is part of the key.
         self.cookie = false;
         self.authorization &= headers.contains_key(AUTHORIZATION);
-        (self.conditional, self.range) = (false, false);
-        self.directives = RequestDirectives::default();
     }
 
     /// Refuses what is no exchange of a request and a response.

@@ -12,7 +12,7 @@ use super::dated::Dated;
 use super::{Invalidated, MAX_SCOPES};
 use crate::clock::Clock;
 use crate::epoch::{Scope, Stamp};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::key::Namespace;
 use crate::store::Store;
 
@@ -82,8 +82,13 @@ impl Journal {
     /// Returns what the store has not confirmed by now.
     pub(crate) fn unconfirmed(&self) -> Unconfirmed {
         self.recall_lost();
+        // Before the scopes: what is recalled in between is then taken for lost.
+        let generation = self.generation.load(Ordering::Acquire);
         let any = self.len() > 0;
-        Unconfirmed(any.then(|| Arc::clone(&self.pending.lock().scopes)))
+        Unconfirmed {
+            generation,
+            scopes: any.then(|| Arc::clone(&self.pending.lock().scopes)),
+        }
     }
 
     /// Invalidates `scopes`: here before this returns, in the store when what it returns is awaited.
@@ -217,11 +222,11 @@ impl Journal {
         }
     }
 
-    /// Tells the store scopes at once, or one by one if a part of it is away; says whether all of
-    /// them are done.
+    /// Tells the store scopes at once, or one by one if that fails, as a part of it may be away or
+    /// refuse; says whether all of them are done.
     async fn tell(&self, batch: &[(Scope, u64)]) -> bool {
         match self.tell_at_once(batch).await {
-            Err(error) if error.kind() == ErrorKind::Unavailable && batch.len() > 1 => {
+            Err(_) if batch.len() > 1 => {
                 for one in batch.chunks(1) {
                     // What fails stays pending.
                     let _ = self.tell_at_once(one).await;
@@ -270,16 +275,26 @@ impl Pending {
 
 /// What a store had not confirmed at one time; nothing, and free of cost, but in bad weather.
 ///
-/// Taken before the store is asked. What is found there may have been read before a delivery that
-/// has come to its end since, so that only this knows of the invalidation.
+/// Taken before the store is asked and again behind that. What is found there may have been read
+/// before a delivery that has come to its end since, so that only the first knows of the
+/// invalidation.
 #[derive(Clone, Debug)]
-pub(crate) struct Unconfirmed(Option<Arc<HashMap<Scope, u64>>>);
+pub(crate) struct Unconfirmed {
+    /// Of the store, when it was taken.
+    generation: u64,
+    scopes: Option<Arc<HashMap<Scope, u64>>>,
+}
 
 impl Unconfirmed {
-    /// Whether something with this stamp has been invalidated though the store may not know.
-    pub(crate) fn blocks(&self, stamp: &Stamp) -> bool {
-        let Self(scopes) = self;
-        scopes
+    /// Whether something with this stamp, which was found between this and `now`, has been
+    /// invalidated though the store may not have known.
+    pub(crate) fn blocks(&self, now: &Self, stamp: &Stamp) -> bool {
+        // What the store lost may have been lost, found missing and told again all in between.
+        self.generation != now.generation || self.has(stamp) || now.has(stamp)
+    }
+
+    fn has(&self, stamp: &Stamp) -> bool {
+        self.scopes
             .as_ref()
             .is_some_and(|scopes| stamp.iter().any(|(scope, _)| scopes.contains_key(&scope)))
     }

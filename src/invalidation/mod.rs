@@ -38,7 +38,9 @@ const MAX_SCOPES: usize = 100_000;
 pub enum Invalidated {
     /// The store has forgotten the epochs: no process that asks it can serve the old responses. One
     /// that has memory over it stops as soon as it has heard; for Redis that is a moment, and at most
-    /// the two seconds of a lease where the network fails (see [`Mirroring`](crate::Mirroring)).
+    /// the two seconds of a lease where the network fails (see [`Mirroring`](crate::Mirroring)). One
+    /// that is cut off from the store may serve from memory for the time that it
+    /// [allows itself then](crate::WhenAway), which with `Serve` begins at the end of that lease.
     Applied,
     /// The store could not be reached. This process refuses the old responses from now on and keeps
     /// trying to tell the store; until it succeeds, other processes may still serve them. A process

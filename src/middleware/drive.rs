@@ -282,13 +282,13 @@ fn refresh<S, ReqBody>(
     ReqBody: Send + 'static,
 {
     to.anonymise(&mut request);
-    to.share_interims(request.extensions_mut());
     let engine = to.engine();
     let fetch = async move {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         if to.is_fetched_elsewhere(&head.headers).await {
             return;
         }
+        to.share_interims(&mut head.extensions);
         let request = Request::from_parts(head, body);
         if let Ok(response) = forward(inside, request, to).await {
             drain(response.into_body()).await;

@@ -211,6 +211,11 @@ impl<C> CacheLayer<C> {
     /// parameters of the path there. Name the types in which services outside of this layer keep
     /// who is asking. Of all other requests the handler sees what it would see without a cache.
     ///
+    /// Where nothing is named, the handler may still know whom a request with `Authorization`, or a
+    /// cookie outside the key, is from. Such a request then refreshes only what says itself that it
+    /// is for all (`public`, `s-maxage`, or a targeted field); the rest is left to requests that
+    /// show no identity.
+    ///
     /// Default: nothing is taken out.
     ///
     /// # Examples

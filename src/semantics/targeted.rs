@@ -31,6 +31,11 @@ impl Binding {
             directives: targeted.unwrap_or_else(|| ResponseDirectives::parse(headers)),
         }
     }
+
+    /// Whether the response says itself that it is for a shared cache.
+    pub(crate) fn declares_shared(&self) -> bool {
+        self.directives.public || self.directives.s_maxage.is_some() || self.targeted
+    }
 }
 
 /// Reads the members this cache knows; `None` if one of them has a value of

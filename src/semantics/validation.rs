@@ -40,6 +40,17 @@ impl<'a> Nominee<'a> {
         })
     }
 
+    /// Nominates it for a request that does not select it: by a strong tag
+    /// alone, because variants may share weak tags and dates (RFC 9110 §8.8.1);
+    /// `None` without one.
+    pub(crate) fn of_other_variant(self) -> Option<Self> {
+        let is_strong = self.tag().is_some_and(EntityTag::is_strong);
+        is_strong.then_some(Self {
+            last_modified: None,
+            ..self
+        })
+    }
+
     fn tag(&self) -> Option<EntityTag<'a>> {
         self.etag.map(|etag| EntityTag::new(etag.as_bytes()))
     }
@@ -129,32 +140,28 @@ pub(crate) fn identify(
             true => named.strong_eq(tag),
             false => named.weak_eq(tag),
         };
-        return match most_recent(nominees, |nominee| nominee.tag().is_some_and(is_named)) {
-            Some(place) => NotModified::Nominee(place),
+        let nominees = nominees.iter().enumerate();
+        let named = nominees.filter(|(_, nominee)| nominee.tag().is_some_and(is_named));
+        return match named.max_by_key(|(_, nominee)| nominee.date) {
+            Some((place, _)) => NotModified::Nominee(place),
             None if asks_about(client, tag) => NotModified::Client,
             None => NotModified::Unknown,
         };
     }
-    let place = match not_modified.get(LAST_MODIFIED) {
-        Some(date) => most_recent(nominees, |nominee| nominee.last_modified == Some(date)),
+    // Several are variants, which only tags tell apart.
+    let [only] = nominees else {
+        return NotModified::Unknown;
+    };
+    let is_about_it = match (not_modified.get(LAST_MODIFIED), only.last_modified) {
+        (Some(date), Some(own)) => date == own,
         // Bare 304s are common. One is about the only nominee unless it may
         // be about another copy that the client holds.
-        None => match nominees {
-            [only] if adds_nothing(client, only) => Some(0),
-            _ => None,
-        },
+        _ => adds_nothing(client, only),
     };
-    place.map_or(NotModified::Unknown, NotModified::Nominee)
-}
-
-/// Returns the place of the nominee with the latest `Date` among those named.
-fn most_recent(nominees: &[Nominee<'_>], is_named: impl Fn(&Nominee<'_>) -> bool) -> Option<usize> {
-    nominees
-        .iter()
-        .enumerate()
-        .filter(|(_, nominee)| is_named(nominee))
-        .max_by_key(|(_, nominee)| nominee.date)
-        .map(|(place, _)| place)
+    match is_about_it {
+        true => NotModified::Nominee(0),
+        false => NotModified::Unknown,
+    }
 }
 
 /// Whether the client asked about no tag but the nominee's.
@@ -290,6 +297,27 @@ mod tests {
     }
 
     #[test]
+    fn another_variant_is_nominated_by_its_strong_tag_alone() {
+        let asked = |stored| {
+            with_nominees(&[stored], |nominees| {
+                let other = nominees[0].of_other_variant()?;
+                let mut request = HeaderMap::new();
+                conditional(&mut request, &[other]);
+                Some(request)
+            })
+        };
+        let by_tag = headers(&[("if-none-match", "\"a\"")]);
+        assert_eq!(asked((Some("\"a\""), Some(EARLIER), 0)), Some(by_tag));
+        for stored in [
+            DATED,
+            (Some("W/\"a\""), Some(EARLIER), 0),
+            (Some("a"), None, 0),
+        ] {
+            assert_eq!(asked(stored), None, "{stored:?}");
+        }
+    }
+
+    #[test]
     fn conditions_are_added_to_the_clients_fields() {
         let none_match = |tags| ("if-none-match", tags);
         let since = |date| ("if-modified-since", date);
@@ -369,6 +397,8 @@ mod tests {
             // by date
             (&[("last-modified", EARLIER)], &[DATED], &[], Nominee(0)),
             (&[("last-modified", LATER)], &[DATED], &[], Unknown),
+            (&[("last-modified", LATER)], &[TAGGED], &[], Nominee(0)),
+            (&[("last-modified", LATER)], &[TAGGED], &[none_match("\"b\"")], Unknown),
             // bare
             (&[], &[TAGGED], &[], Nominee(0)),
             (&[], &[DATED], &[], Nominee(0)),

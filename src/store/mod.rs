@@ -366,6 +366,20 @@ pub struct StoreHealth {
     pub last_error: Option<String>,
     /// Name and version of the server, if the store has one and it says so.
     pub server: Option<String>,
+    /// How what is held in memory over the store is kept current, once something is and unless the
+    /// store is asked each time.
+    pub mirror: Option<MirrorHealth>,
+}
+
+/// How a store knows, without asking, what has not been invalidated elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MirrorHealth {
+    /// Whether the server tells of invalidations; otherwise it is polled.
+    pub told: bool,
+    /// For how long yet what is known is believed without another word of the server. It is zero
+    /// while the server is silent: each look-up in memory then waits for it.
+    pub lease: Duration,
 }
 
 impl Default for StoreHealth {
@@ -376,6 +390,7 @@ impl Default for StoreHealth {
             degraded_since: None,
             last_error: None,
             server: None,
+            mirror: None,
         }
     }
 }

@@ -173,7 +173,7 @@ async fn clients_dropped_after_every_number_of_polls_leave_nothing_behind() {
                 let uri = format!("/{leads}/{follows}");
                 assert!(leads < POLLS && follows < POLLS, "{uri}: it has no end");
                 if elsewhere {
-                    scene.store.claim_elsewhere();
+                    scene.store.claim_elsewhere(Duration::ZERO);
                 }
                 let (leader, follower) = (scene.ask(&uri), scene.ask(&uri));
                 let (led, followed) =

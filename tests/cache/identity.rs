@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use tower_response_cache::{CacheFor, Policy, Rule, Rules, RulesBuilder};
 
-use crate::support::{Answer, Cache, Call, Origin, everywhere, request, response, ttl};
+use crate::support::{Answer, Cache, Call, Origin, everywhere, request, response, status, ttl};
 
 /// The requesters: nobody, two users with cookies, two with tokens.
 const REQUESTERS: [&[(&str, &str)]; 5] = [
@@ -286,9 +286,9 @@ async fn an_identity_in_the_key_has_answers_of_its_own() {
 
 #[tokio::test]
 async fn a_refresh_is_for_everybody_and_shows_no_ones_identity() {
-    let fields = [("cache-control", "max-age=10, stale-while-revalidate=60")];
+    let control = "public, max-age=10, stale-while-revalidate=60";
     for asks in &REQUESTERS[1..] {
-        let origin = Origin::counting(&fields);
+        let origin = Origin::counting(&[("cache-control", control)]);
         let cache = Cache::new(&origin, everywhere(ttl(60)));
         cache.get("/a").await;
         cache.advance(15);
@@ -307,6 +307,95 @@ async fn a_refresh_is_for_everybody_and_shows_no_ones_identity() {
         let stats = cache.handle().stats();
         assert_eq!(stats.stored(), 2, "{:?}", stats.routes);
     }
+}
+
+#[tokio::test]
+async fn who_may_be_known_by_an_extension_refreshes_only_what_is_for_all() {
+    #[derive(Clone)]
+    struct User;
+
+    const PUBLIC: &str = "public, max-age=10, stale-while-revalidate=60";
+    const SILENT: &str = "max-age=10, stale-while-revalidate=60";
+    for (before, after, without, calls, stored) in [
+        (PUBLIC, PUBLIC, false, 2, 2),
+        (SILENT, PUBLIC, false, 1, 1),
+        (PUBLIC, SILENT, false, 2, 1),
+        (SILENT, SILENT, true, 2, 2),
+    ] {
+        for asks in &REQUESTERS[1..] {
+            let origin = Origin::counting(&[("cache-control", before)]);
+            let cache = Cache::new(&origin, Rules::builder()).with(|layer| match without {
+                true => layer.refresh_without::<User>(),
+                false => layer,
+            });
+            cache.get("/a").await;
+            cache.advance(15);
+            origin.answer(move |call| {
+                let known = call.head.extensions.get::<User>().is_some();
+                assert_eq!(known, !without);
+                response(&[("cache-control", after)], "the user's")
+            });
+            let mut asking = request(Method::GET, "/a", asks);
+            asking.extensions_mut().insert(User);
+            assert_eq!(cache.fetch(asking).await.text(), "1");
+            assert!(cache.handle().shutdown(Duration::from_secs(1)).await);
+            let counted = (origin.calls(), cache.handle().stats().stored());
+            assert_eq!(counted, (calls, stored), "{before}, {after}: {asks:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_varies_on_the_identity_is_not_refreshed_for_another() {
+    let letter = || Rules::builder().policy(Policy::rfc9111());
+    for (vary, asks, rules) in [
+        ("Authorization", REQUESTERS[3], Rules::builder()),
+        ("Cookie", REQUESTERS[1], letter()),
+    ] {
+        let origin = Origin::new(move |call| {
+            let fields = [
+                (
+                    "cache-control",
+                    "public, max-age=10, stale-while-revalidate=60",
+                ),
+                ("vary", vary),
+                ("etag", "\"v\""),
+            ];
+            match call.header("if-none-match") {
+                "" => response(&fields, call.header(vary).to_owned()),
+                _ => status(304, &fields, ""),
+            }
+        });
+        let cache = Cache::new(&origin, rules).with(|layer| layer.refresh_without::<()>());
+        cache.get_with("/a", asks).await;
+        cache.advance(15);
+        let stale = cache.get_with("/a", asks).await;
+        assert_eq!(stale.text(), asks[0].1);
+        assert!(cache.handle().shutdown(Duration::from_secs(1)).await);
+        assert_eq!(origin.calls(), 1, "{vary}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_not_answered_with_the_page_of_another_of_the_same_date() {
+    let origin = Origin::new(|call| {
+        let fields = [
+            ("cache-control", "public, max-age=60"),
+            ("vary", "Authorization"),
+            ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+        ];
+        match call.header("if-modified-since") {
+            "" => response(&fields, call.header("authorization").to_owned()),
+            _ => status(304, &fields, ""),
+        }
+    });
+    let cache = Cache::new(&origin, Rules::builder());
+    for _ in 0..2 {
+        for asks in &REQUESTERS[3..] {
+            assert_eq!(cache.get_with("/a", asks).await.text(), asks[0].1);
+        }
+    }
+    assert_eq!(origin.calls(), 2);
 }
 
 #[tokio::test]

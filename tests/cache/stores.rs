@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::Method;
+use tokio::time::timeout;
 use tower::ServiceExt;
 use tower_response_cache::{CacheLayer, ErrorKind, Invalidated, Scope, Target};
 
@@ -109,6 +110,36 @@ async fn nobody_waits_for_a_store_to_keep_or_drop_a_response() {
         !cache.handle().shutdown(Duration::from_millis(1)).await,
         "bounded"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_answer_does_not_wait_for_what_its_refresh_waits_for() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    cache.get("/a").await;
+    settle().await;
+    cache.advance(61);
+    store.break_down(Operation::Capture, Fault::Hangs);
+    let answer = timeout(Duration::from_millis(1), cache.get("/a")).await;
+    assert_eq!(answer.expect("at once").text(), "1");
+    settle().await;
+    assert_eq!(store.calls(Operation::Capture), 1);
+}
+
+#[tokio::test]
+async fn a_new_variant_is_fetched_for_all_processes() {
+    let fields = [("vary", "x"), ("etag", "\"v\"")];
+    let (store, origin) = (Double::new(), Origin::counting(&fields));
+    let cache = over(&store, &origin);
+    cache.get("/a").await;
+    settle().await;
+    let claiming = store.clone();
+    origin.answer(move |call| {
+        assert_eq!(claiming.claims(), 1);
+        response(&fields, call.number.to_string())
+    });
+    let answer = cache.get_with("/a", &[("x", "1")]).await;
+    assert_eq!(answer.cache_status(), "fwd=vary-miss; stored");
 }
 
 #[tokio::test]
@@ -223,22 +254,28 @@ async fn everything_invalidated_while_the_store_is_away_is_one_thing_to_tell() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_part_of_the_store_cannot_be_told_holds_nothing_else_up() {
-    let (store, origin) = (Double::new(), Origin::counting(&[]));
-    let handle = over(&store, &origin).handle();
-    store.break_down(Operation::Invalidate, Fault::Fails(ErrorKind::Unavailable));
-    for n in 0..400 {
-        let _ = handle.invalidate(Target::tag(n.to_string())).await.unwrap();
-    }
     let lost: Vec<_> = (0..300)
         .map(|n: u32| Scope::tag("default", n.to_string().as_bytes()))
         .collect();
-    store.recover();
-    lost.iter().for_each(|scope| store.lose(*scope));
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(handle.stats().store.invalidations_pending, 300);
-    store.recover();
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(handle.stats().store.invalidations_pending, 0);
+    for kind in [
+        ErrorKind::Unavailable,
+        ErrorKind::Refused,
+        ErrorKind::Timeout,
+    ] {
+        let (store, origin) = (Double::new(), Origin::counting(&[]));
+        let handle = over(&store, &origin).handle();
+        store.break_down(Operation::Invalidate, Fault::Fails(kind));
+        for n in 0..400 {
+            let _ = handle.invalidate(Target::tag(n.to_string())).await.unwrap();
+        }
+        store.recover();
+        lost.iter().for_each(|scope| store.lose(*scope, kind));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(handle.stats().store.invalidations_pending, 300, "{kind:?}");
+        store.recover();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(handle.stats().store.invalidations_pending, 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -386,6 +423,46 @@ async fn what_was_invalidated_within_a_minute_is_invalidated_again_after_a_failo
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_look_up_found_before_a_lost_invalidation_was_told_again_is_refused_after_it() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    let outcome = cache.handle().invalidate(Target::uri("/a")).await.unwrap();
+    assert_eq!(outcome, Invalidated::Applied);
+    cache.get("/a").await;
+    settle().await;
+    assert_eq!(cache.get("/a").await.text(), "1");
+    let mut read = Box::pin(cache.get("/a"));
+    let mut poll = || {
+        let mut context = Context::from_waker(Waker::noop());
+        read.as_mut().poll(&mut context).is_pending()
+    };
+    assert!(poll(), "the look-up has begun");
+    store.fail_over();
+    assert!(poll(), "it has found what the failover brought back");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(store.calls(Operation::Invalidate), 2, "told again");
+    assert_eq!(cache.handle().health().invalidations_pending, 0);
+    assert_eq!(read.await.text(), "2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_processes_in_a_row_are_waited_for_no_longer_than_one() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    for _ in 0..2 {
+        store.claim_elsewhere(Duration::from_secs(2));
+    }
+    let began = tokio::time::Instant::now();
+    let (answer, ()) = tokio::join!(cache.get("/a"), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cache.advance(2);
+    });
+    assert_eq!(answer.text(), "1");
+    let took = began.elapsed();
+    assert!((3.0..3.5).contains(&took.as_secs_f32()), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_invalidation_is_repeated_once_if_so_configured() {
     let (store, origin) = (Double::new(), Origin::counting(&[]));
     let layer = CacheLayer::new(store.clone()).repeat_invalidations(Some(Duration::from_secs(5)));
@@ -413,7 +490,7 @@ async fn a_barrier_waits_for_the_store_and_then_for_the_memory_of_others() {
     let handle = cache.handle();
     let _ = handle.invalidate(Target::uri("/a")).await.unwrap();
     let began = tokio::time::Instant::now();
-    let barrier = tokio::time::timeout(Duration::from_secs(30), handle.barrier());
+    let barrier = timeout(Duration::from_secs(30), handle.barrier());
     assert!(barrier.await.is_err(), "the store is away");
     store.recover();
     handle.barrier().await;
@@ -435,21 +512,22 @@ async fn a_cache_that_is_dropped_is_not_kept_for_what_it_remembers() {
 async fn nobody_joins_what_was_asked_for_before_an_invalidation_though_its_caller_leaves() {
     let (store, origin) = (Double::new(), Origin::counting(&[]));
     let cache = over(&store, &origin);
-    let ask = async || {
+    let ask = || {
         let asked = cache.service().oneshot(get("/a"));
-        let asking = tokio::spawn(async { Answer::read(asked.await.unwrap()).await });
-        settle().await;
-        asking
+        tokio::spawn(async { Answer::read(asked.await.unwrap()).await })
     };
     let hold = origin.hold();
-    let before = ask().await;
+    let before = ask();
+    settle().await;
     store.break_down(Operation::Invalidate, Fault::Hangs);
     let handle = cache.handle();
     let mut invalidating = Box::pin(handle.invalidate(Target::uri("/a")));
     assert!((&mut invalidating).now_or_never().is_none());
-    let during = ask().await;
+    let during = ask();
+    settle().await;
     drop(invalidating);
-    let after = ask().await;
+    let after = ask();
+    settle().await;
     drop(hold);
     assert_eq!(before.await.unwrap().text(), "1");
     for asking in [during, after] {

@@ -3,11 +3,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::{Method, StatusCode};
+use http_body::Frame;
 use tower_response_cache::{Policy, Rule, Rules, RulesBuilder, Tags, Target};
 
 use crate::support::{
-    Broken, Cache, Call, Origin, everywhere, get, request, response, status, ttl,
+    Broken, Cache, Call, Origin, everywhere, get, request, response, settle, status, stream, ttl,
 };
 
 const LONG_AGO: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -359,6 +361,33 @@ async fn other_variants_are_offered_to_the_origin_which_may_name_one() {
         ("\"1\"", "hit; ttl=60")
     );
     assert_eq!(origin.calls(), 3);
+}
+
+#[tokio::test]
+async fn a_coding_that_the_client_may_not_accept_is_not_offered_to_the_origin() {
+    let origin = Origin::new(|call| {
+        let mut fields = vec![
+            ("cache-control", "max-age=60"),
+            ("vary", "accept-encoding"),
+            ("etag", "\"same\""),
+        ];
+        let coding = call.header("accept-encoding").to_owned();
+        if !coding.is_empty() {
+            fields.push(("content-encoding", &coding));
+        }
+        match call.header("if-none-match") {
+            "" => response(&fields, coding.clone()),
+            _ => status(304, &fields, ""),
+        }
+    });
+    let cache = Cache::new(&origin, letter());
+    let browser = [("accept-encoding", "gzip")];
+    cache.get_with("/a", &browser).await;
+    for _ in 0..2 {
+        assert_eq!(cache.get("/a").await.text(), "");
+        assert_eq!(cache.get_with("/a", &browser).await.text(), "gzip");
+    }
+    assert_eq!(origin.calls(), 2);
 }
 
 #[tokio::test]
@@ -759,6 +788,36 @@ async fn a_refresh_that_fails_leaves_the_stale_response_and_the_way_to_the_next(
 }
 
 #[tokio::test]
+async fn a_refresh_whose_body_is_not_stored_has_failed() {
+    const LONG: &str = "longer than the limit";
+    let fields = [("cache-control", "max-age=10, stale-while-revalidate=100")];
+    for breaks_off in [true, false] {
+        let origin = Origin::counting(&fields);
+        let cache = Cache::new(&origin, letter()).with(|layer| layer.max_body(8));
+        cache.get("/a").await;
+        cache.advance(20);
+        origin.answer(move |_| {
+            let data = |text: &'static str| Ok(Frame::data(Bytes::from(text)));
+            let frames = match breaks_off {
+                true => vec![data("new"), Err(Broken)],
+                false => vec![data("new"), data(LONG)],
+            };
+            response(&fields, "").map(|_| stream(frames))
+        });
+        for _ in 0..3 {
+            assert_eq!(cache.get("/a").await.text(), "1");
+            settle().await;
+        }
+        assert_eq!(origin.calls(), 2, "{breaks_off}: the key rests");
+        cache.advance(1);
+        origin.answer(move |_| response(&fields, "new"));
+        assert_eq!(cache.get("/a").await.text(), "1");
+        settle().await;
+        assert_eq!(cache.get("/a").await.cache_status(), "hit; ttl=10");
+    }
+}
+
+#[tokio::test]
 async fn a_refresh_validates_what_it_has() {
     let fields = [
         ("cache-control", "max-age=10, stale-while-revalidate=100"),
@@ -912,7 +971,7 @@ async fn what_has_changed_is_not_served_stale_though_the_new_answer_is_not_store
         while origin.calls() < 2 {
             tokio::task::yield_now().await;
         }
-        crate::support::settle().await;
+        settle().await;
         assert_eq!(cache.get("/a").await.text(), "new", "SV3: {code}");
     }
 }
@@ -927,7 +986,7 @@ async fn a_client_that_wants_nothing_of_the_origin_causes_no_refresh() {
         cache.advance(20);
         let answer = cache.get_with("/a", &[("cache-control", asked)]).await;
         assert_eq!(answer.text(), "1");
-        crate::support::settle().await;
+        settle().await;
         assert_eq!(origin.calls(), 1, "{asked}");
     }
 }

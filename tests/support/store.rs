@@ -1,5 +1,6 @@
 //! A store that fails, hangs and dawdles as a test tells it to.
 
+use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::task::yield_now;
+use tokio::time::sleep;
 use tower_response_cache::store::{
     BoxFuture, Claim, Fill, FillLock, FillWait, Found, Kept, Settled, Usage, Wanted,
 };
@@ -23,13 +25,13 @@ pub(crate) struct Double(Arc<Inner>);
 struct Inner {
     store: MemoryStore,
     faults: Mutex<Vec<(Operation, Fault)>>,
-    /// Scopes of which the part that keeps them is away.
-    away: Mutex<Vec<Scope>>,
+    /// Scopes that the part of it which keeps them does not take.
+    lost: Mutex<Vec<(Scope, ErrorKind)>>,
     calls: Mutex<Vec<Operation>>,
     generation: AtomicU64,
     vouches: bool,
-    /// The claims that another process is to have, and those that are held here.
-    elsewhere: AtomicUsize,
+    /// For how long another process is to have each of the next claims, and those held here.
+    elsewhere: Mutex<VecDeque<Duration>>,
     held: AtomicUsize,
 }
 
@@ -76,11 +78,11 @@ impl Double {
         Self(Arc::new(Inner {
             store: MemoryStore::new(16 << 20),
             faults: Mutex::default(),
-            away: Mutex::default(),
+            lost: Mutex::default(),
             calls: Mutex::default(),
             generation: AtomicU64::new(1),
             vouches,
-            elsewhere: AtomicUsize::new(0),
+            elsewhere: Mutex::default(),
             held: AtomicUsize::new(0),
         }))
     }
@@ -90,15 +92,15 @@ impl Double {
         self.0.faults.lock().push((operation, fault));
     }
 
-    /// Lets the part of it be away that keeps a scope.
-    pub(crate) fn lose(&self, scope: Scope) {
-        self.0.away.lock().push(scope);
+    /// Lets the part of it that keeps a scope fail at forgetting it.
+    pub(crate) fn lose(&self, scope: Scope, kind: ErrorKind) {
+        self.0.lost.lock().push((scope, kind));
     }
 
     /// Lets everything go well from now on.
     pub(crate) fn recover(&self) {
         self.0.faults.lock().clear();
-        self.0.away.lock().clear();
+        self.0.lost.lock().clear();
     }
 
     /// Makes it uncertain whether what was invalidated still is, as a failover does.
@@ -106,9 +108,9 @@ impl Double {
         self.0.generation.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Has another process be the first, for a moment, to claim what is claimed next.
-    pub(crate) fn claim_elsewhere(&self) {
-        self.0.elsewhere.fetch_add(1, Ordering::Relaxed);
+    /// Has another process be the first, for a moment or longer, to claim what is claimed next.
+    pub(crate) fn claim_elsewhere(&self, time: Duration) {
+        self.0.elsewhere.lock().push_back(time);
     }
 
     /// Returns how many claims are held.
@@ -151,13 +153,13 @@ impl Double {
     }
 
     fn claimed(&self) -> Claim {
-        let others = &self.0.elsewhere;
-        let others = others.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |claims| {
-            claims.checked_sub(1)
-        });
-        if others.is_ok() {
-            return Claim::Elsewhere(FillWait::new(async {
+        let elsewhere = self.0.elsewhere.lock().pop_front();
+        if let Some(time) = elsewhere {
+            return Claim::Elsewhere(FillWait::new(async move {
                 yield_now().await;
+                if !time.is_zero() {
+                    sleep(time).await;
+                }
                 Settled::Released
             }));
         }
@@ -229,17 +231,9 @@ impl Store for Double {
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<(), Error>> {
         let work = async {
-            let is_away = self
-                .0
-                .away
-                .lock()
-                .iter()
-                .any(|scope| scopes.contains(scope));
-            if is_away {
-                return Err(Error::new(
-                    ErrorKind::Unavailable,
-                    "told to be away in part",
-                ));
+            let lost = self.0.lost.lock().clone();
+            if let Some((_, kind)) = lost.iter().find(|(scope, _)| scopes.contains(scope)) {
+                return Err(Error::new(*kind, "told to fail in part"));
             }
             self.0.store.invalidate(namespace, scopes).await
         };

@@ -68,7 +68,11 @@ use crate::key::{Namespace, PrimaryKey};
 ///
 /// The server wants `maxmemory` and a policy of `allkeys-lfu` or `allkeys-lru`; what it evicts
 /// costs misses. It needs no persistence: restored from a dump it begins anew, lest it serves what was
-/// invalidated since.
+/// invalidated since; but not as a part of a cluster, where it should have none.
+///
+/// The server has to be a Redis of 6.2 or later, or a Valkey, and for memory over this store a Redis
+/// of 6.2.14, or of 7.0.5 or later. What is tested is Redis 7.0.15; 6.2, 7.2 to 8 and Valkey have the
+/// same commands and are not tested.
 ///
 /// A user of the server's needs no more than
 ///
@@ -117,9 +121,11 @@ impl RedisStore {
     /// again when that may have changed. User and password are those of the servers. Each failover
     /// begins with an empty cache: the new primary may not have heard of the last invalidations.
     /// A former primary that still answers is left within the
-    /// [`check_interval`](RedisStoreBuilder::check_interval); until then this process does not see
-    /// what others invalidate at the new one. `min-replicas-to-write 1` makes a primary that was left
-    /// alone refuse writes.
+    /// [`check_interval`](RedisStoreBuilder::check_interval), if most of the Sentinels that answer name
+    /// the new one; until then this process does not see what others invalidate there. While no
+    /// Sentinel answers, the last one that was named is believed. `min-replicas-to-write 1` puts an
+    /// end to that: a primary that was left alone refuses writes, so nothing is served from memory
+    /// without asking it, and it is left when no Sentinel answers for it.
     ///
     /// `redis+cluster://[user[:password]@]host[:port][,..]`, or with `rediss`, is a Redis Cluster
     /// whose primaries any of these hosts knows, primary or replica. What is stored is spread over

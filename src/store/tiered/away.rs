@@ -3,15 +3,16 @@
 //! What handlers answer then can be kept in memory alone. It stands under memory's epochs and, so
 //! that it can be told from the rest, under one more scope: that of having been made in
 //! [solitude](Solitude). No other process can have invalidated it where this one would have heard of
-//! it, so it is kept for a short time, and no longer than until the second store answers again: then
-//! the scope of solitude is invalidated.
+//! it, so it is kept for a short time, and no longer than until the second store is well again: then
+//! the scope of solitude is invalidated. That it answers is not enough, since a part of it may be
+//! away; but what it does answer is served in its stead.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::epoch::{Captured, Scope, ScopeKind, Stamp};
-use crate::store::Fill;
 use crate::store::memory::{LONGEST, MemoryStore, Resident};
+use crate::store::{Fill, Store};
 
 /// What a [`TieredStore`](super::TieredStore) does while its second store cannot be asked.
 ///
@@ -56,6 +57,17 @@ impl WhenAway {
         }
     }
 
+    /// Returns how long something may be served that is not current, if the second store takes so
+    /// long to `tell`.
+    pub(super) fn staleness(self, tell: Duration) -> Duration {
+        match self {
+            // What has been vouched for last may have been untold by then.
+            Self::Serve(limit) => tell.saturating_add(limit.min(LONGEST)),
+            Self::LocalTtl(ttl) => tell.max(ttl.min(LONGEST)),
+            Self::Bypass => tell,
+        }
+    }
+
     /// Notes that a copy in memory is `current` at one time.
     pub(super) fn trust(self, copy: &Resident, current: Instant) {
         if let Self::Serve(_) = self
@@ -71,7 +83,7 @@ impl WhenAway {
 #[derive(Debug)]
 pub(super) struct Solitude {
     scope: Scope,
-    /// Whether something may have been made since the second store answered last.
+    /// Whether something may have been made since the second store was well last.
     entered: AtomicBool,
 }
 
@@ -106,9 +118,12 @@ impl Solitude {
         captured
     }
 
-    /// Ends it, if it has begun, and with it the use of all that was made.
-    pub(super) fn end(&self, memory: &MemoryStore) {
-        if self.entered.load(Ordering::Relaxed) && self.entered.swap(false, Ordering::AcqRel) {
+    /// Ends it, if it has begun and `second` is well, and with it the use of all that was made.
+    pub(super) fn end(&self, memory: &MemoryStore, second: &dyn Store) {
+        if self.entered.load(Ordering::Relaxed)
+            && second.health().degraded_since.is_none()
+            && self.entered.swap(false, Ordering::AcqRel)
+        {
             memory.forget(&[self.scope]);
         }
     }

@@ -298,7 +298,7 @@ impl TieredStore {
 
     /// Notes that the second store has answered.
     fn answered(&self) {
-        self.solitude.end(&self.memory);
+        self.solitude.end(&self.memory, self.second.as_ref());
     }
 }
 
@@ -419,7 +419,7 @@ impl Store for TieredStore {
     }
 
     fn staleness(&self) -> Duration {
-        self.second.staleness()
+        self.when_away.staleness(self.second.staleness())
     }
 
     fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {

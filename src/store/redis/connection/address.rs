@@ -3,6 +3,7 @@
 use std::fmt;
 #[cfg(unix)]
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http::uri::Authority;
 use redis::{ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
@@ -26,6 +27,8 @@ pub(crate) struct Address {
 #[derive(Clone, Debug)]
 enum Whereabouts {
     At(Endpoint),
+    /// There, as one of a cluster's.
+    Among(Endpoint),
     /// Where they say, each time they are asked.
     Told(Sentinels),
 }
@@ -89,28 +92,33 @@ impl Address {
         })
     }
 
-    /// Returns the address of another server that is spoken to in the same way.
+    /// Returns the address of a server of a cluster that is spoken to in the same way.
     pub(crate) fn with(&self, endpoint: Endpoint) -> Self {
         Self {
-            whereabouts: Whereabouts::At(endpoint),
+            whereabouts: Whereabouts::Among(endpoint),
             ..self.clone()
         }
     }
 
-    /// Finds out where the server is at present.
-    pub(super) async fn endpoint(&self) -> RedisResult<Endpoint> {
+    /// Finds out within `limit` where the server is at present.
+    pub(super) async fn endpoint(&self, limit: Duration) -> RedisResult<Endpoint> {
         match &self.whereabouts {
-            Whereabouts::At(endpoint) => Ok(endpoint.clone()),
-            Whereabouts::Told(sentinels) => sentinels.primary(self.tls.as_ref()).await,
+            Whereabouts::At(endpoint) | Whereabouts::Among(endpoint) => Ok(endpoint.clone()),
+            Whereabouts::Told(sentinels) => sentinels.primary(self.tls.as_ref(), limit).await,
         }
     }
 
     /// Returns where the server always is.
     pub(crate) fn fixed(&self) -> Option<&Endpoint> {
         match &self.whereabouts {
-            Whereabouts::At(endpoint) => Some(endpoint),
+            Whereabouts::At(endpoint) | Whereabouts::Among(endpoint) => Some(endpoint),
             Whereabouts::Told(_) => None,
         }
+    }
+
+    /// Whether the server is one of a cluster's.
+    pub(super) fn is_of_cluster(&self) -> bool {
+        matches!(self.whereabouts, Whereabouts::Among(_))
     }
 
     /// Whether the server may be elsewhere the next time.
@@ -167,7 +175,7 @@ fn told(rest: &str, options: &AddressOptions) -> Result<(RedisConnectionInfo, Wh
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.whereabouts {
-            Whereabouts::At(endpoint) => write!(f, "{endpoint}")?,
+            Whereabouts::At(endpoint) | Whereabouts::Among(endpoint) => write!(f, "{endpoint}")?,
             Whereabouts::Told(sentinels) => write!(f, "{sentinels}")?,
         }
         write!(f, "/{}", self.login.db())

@@ -62,6 +62,7 @@ impl Condition {
             }),
             last_error: state.last_error.clone(),
             server: state.version.clone(),
+            mirror: None,
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
+use super::Server;
 use super::address::{Address, Endpoint};
 use super::tls::Tls;
 use crate::store::redis::control::{Listener, Tracker};
@@ -39,8 +40,8 @@ pub(super) struct Link {
     trusted: Arc<Trusted>,
     driver: Pin<Box<dyn Future<Output = ()> + Send>>,
     version: Option<String>,
-    /// Where the server was found, unless nobody will ask.
-    endpoint: Option<Endpoint>,
+    /// The one of the server's terms in which it was found there.
+    term: u64,
 }
 
 impl Link {
@@ -48,11 +49,11 @@ impl Link {
     ///
     /// A tracker hears what the server tells of its own accord, if both can.
     pub(super) async fn establish(
-        address: &Address,
+        server: &Server,
         tracker: Option<&Arc<Tracker>>,
     ) -> RedisResult<Self> {
-        let Address { login, tls, .. } = address;
-        let endpoint = address.endpoint().await?;
+        let Address { login, tls, .. } = &server.address;
+        let endpoint = server.locate().await?;
         let listener = tracker.and_then(Tracker::listen);
         let connected = match Self::connect(&endpoint, login, tls.as_ref(), listener).await {
             Err(error) if error.kind() == ErrorKind::RESP3NotSupported => {
@@ -64,10 +65,12 @@ impl Link {
             connected => connected,
         };
         let mut link = connected?;
-        link.endpoint = Some(endpoint);
-        if address.moves() && link.leads_to_replica().await {
+        if server.address.moves() && link.leads_to_replica().await {
             return Err(io::Error::other("the Sentinels name a replica").into());
         }
+        let info = link.info("server").await;
+        link.version = info.as_deref().and_then(version);
+        link.term = server.terms.enter(endpoint);
         Ok(link)
     }
 
@@ -99,12 +102,12 @@ impl Link {
         // A server that is loading its data, or wants a password, takes connections all the same.
         let ping = link.ask(redis::cmd("PING"));
         let hung_up = || Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
-        let alone = AtomicUsize::new(0);
-        link.drive(&alone, ping).await.unwrap_or_else(hung_up)?;
-        let info = link.info("server");
-        let info = link.drive(&alone, info).await.flatten();
-        link.version = info.as_deref().and_then(version);
-        Ok(link)
+        let answer = link.drive(&AtomicUsize::new(0), ping).await;
+        match answer.unwrap_or_else(hung_up) {
+            // It cannot save its data and takes no writes; to `PING` it says so, but it can be read.
+            Err(refusal) if refusal.code() == Some("MISCONF") => Ok(link),
+            answer => answer.map(|()| link),
+        }
     }
 
     /// Asks a server one question, on a connection for that alone.
@@ -147,7 +150,7 @@ impl Link {
             trusted: Arc::default(),
             driver: Box::pin(driver),
             version: None,
-            endpoint: None,
+            term: 0,
         })
     }
 
@@ -161,16 +164,9 @@ impl Link {
         self.version.clone()
     }
 
-    /// Whether the server is at the address no more, by those who know; to be driven.
-    pub(super) fn is_left_behind<'a>(
-        &self,
-        address: &'a Address,
-    ) -> impl Future<Output = bool> + use<'a> {
-        let found = self.endpoint.clone();
-        async move {
-            // While nobody knows, it is as good as any.
-            address.moves() && address.endpoint().await.is_ok_and(|now| Some(now) != found)
-        }
+    /// Returns the term of the server that it is of.
+    pub(super) fn term(&self) -> u64 {
+        self.term
     }
 
     /// Returns the namespaces that have been found trustworthy on it.
@@ -216,18 +212,16 @@ impl Link {
 
     /// Whether the server said to be a replica; one that does not say is believed to be none.
     async fn leads_to_replica(&mut self) -> bool {
-        let info = self.info("replication");
-        let info = self.drive(&AtomicUsize::new(0), info).await.flatten();
+        let info = self.info("replication").await;
         info.is_some_and(|info| info.lines().any(|line| line == "role:slave"))
     }
 
-    /// Asks what the server says of itself; to be driven.
-    fn info(&self, section: &'static str) -> impl Future<Output = Option<String>> + use<> {
+    /// Asks what the server says of itself, before anybody else asks anything.
+    async fn info(&mut self, section: &str) -> Option<String> {
         let mut handle = self.handle();
-        async move {
-            let mut info = redis::cmd("INFO");
-            info.arg(section).query_async(&mut handle).await.ok()
-        }
+        let mut info = redis::cmd("INFO");
+        let info = info.arg(section).query_async(&mut handle);
+        self.drive(&AtomicUsize::new(0), info).await?.ok()
     }
 
     /// Ends the connection when all other handles are gone and their commands are answered.

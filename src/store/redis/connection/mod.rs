@@ -14,6 +14,7 @@ mod names;
 mod reply;
 mod sentinel;
 mod target;
+mod terms;
 #[cfg(feature = "redis-tls")]
 mod tls;
 #[cfg(not(feature = "redis-tls"))]
@@ -24,7 +25,7 @@ mod upkeep;
 use std::fmt;
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -46,6 +47,7 @@ pub(crate) use self::names::Names;
 use self::reply::Health;
 pub(crate) use self::reply::{Replies, sent_on};
 pub(crate) use self::target::Target;
+pub(crate) use self::terms::Terms;
 use self::upkeep::Upkeep;
 use super::control::Tracker;
 use super::incarnation::Trusted;
@@ -63,8 +65,9 @@ pub(crate) struct Server {
     pub(crate) clock: Clock,
     /// Shared by all servers of a store.
     pub(crate) bulletin: Arc<Bulletin>,
-    /// What shows that it is still a primary of its cluster, if it is of one.
+    /// What shows that it still is the one to ask, unless it has nothing.
     pub(crate) pulse: ArcSwapOption<Cmd>,
+    pub(crate) terms: Terms,
 }
 
 /// One connection to a server, kept up by a task that ends when this value is dropped.
@@ -83,14 +86,16 @@ struct Shared {
     stage: watch::Sender<Stage>,
     /// Wakes the task: the server did not answer, takes no writes, or is no longer needed.
     alarm: Notify,
-    /// Whether the server said that it takes no writes.
-    read_only: AtomicBool,
     /// How many exchanges are under way.
     exchanges: AtomicUsize,
 }
 
 enum State {
-    Up(MultiplexedConnection, Arc<Trusted>),
+    Up {
+        handle: MultiplexedConnection,
+        trusted: Arc<Trusted>,
+        term: u64,
+    },
     /// With the reason.
     Down(String),
 }
@@ -153,7 +158,6 @@ impl Connection {
             condition,
             stage: watch::Sender::new(Stage::Running),
             alarm: Notify::new(),
-            read_only: AtomicBool::new(false),
             exchanges: AtomicUsize::new(0),
         });
         let upkeep = Upkeep::new(Arc::clone(&shared));
@@ -174,7 +178,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// While the connection is down, or the breaker open.
+    /// While the connection is down or leads to where the server was, or the breaker is open.
     pub(crate) fn begin_until(&self, deadline: Instant) -> Result<Exchange<'_>, Error> {
         // Timers panic outside a runtime.
         runtime()?;
@@ -183,7 +187,13 @@ impl Connection {
             return Err(server.away("it does not answer; its circuit breaker is open"));
         }
         match &**self.shared.state.load() {
-            State::Up(handle, trusted) => {
+            State::Up { term, .. } if server.terms.is_over(*term) => {
+                self.shared.alarm.notify_one();
+                Err(server.away(upkeep::LEFT_BEHIND))
+            }
+            State::Up {
+                handle, trusted, ..
+            } => {
                 self.shared.exchanges.fetch_add(1, Ordering::Relaxed);
                 Ok(Exchange {
                     shared: &self.shared,
@@ -196,7 +206,7 @@ impl Connection {
         }
     }
 
-    /// Returns the command that shows that the server is the one to ask, where there are others.
+    /// Returns the command that shows that the server is the one to ask, unless it has nothing.
     pub(crate) fn pulse(&self) -> Option<Arc<Cmd>> {
         self.shared.server.pulse.load_full()
     }
@@ -240,7 +250,7 @@ impl fmt::Debug for Connection {
         let mut debug = f.debug_struct("Connection");
         debug.field("server", &self.shared.server);
         match &**self.shared.state.load() {
-            State::Up(..) => debug.field("state", &"up"),
+            State::Up { .. } => debug.field("state", &"up"),
             State::Down(reason) => debug.field("state", reason),
         };
         debug.finish_non_exhaustive()
@@ -258,7 +268,7 @@ pub(crate) struct Exchange<'a> {
 impl Exchange<'_> {
     /// Whether the server is one of a cluster's.
     pub(crate) fn is_of_cluster(&self) -> bool {
-        self.shared.server.pulse.load().is_some()
+        self.shared.server.address.is_of_cluster()
     }
 
     /// Returns the namespaces whose content is known to be of this life of the server.
@@ -328,13 +338,32 @@ pub(crate) fn get(name: &impl ToRedisArgs) -> Cmd {
 
 impl State {
     fn up(link: &Link) -> Self {
-        Self::Up(link.handle(), link.trusted())
+        Self::Up {
+            handle: link.handle(),
+            trusted: link.trusted(),
+            term: link.term(),
+        }
     }
 }
 
 impl Server {
     async fn dial(&self, tracker: Option<&Arc<Tracker>>) -> Result<Link, Error> {
-        self.reach(Link::establish(&self.address, tracker)).await
+        self.reach(Link::establish(self, tracker)).await
+    }
+
+    /// Finds out where the server is at present.
+    async fn locate(&self) -> RedisResult<Endpoint> {
+        // Half of the time is left to connect to it.
+        self.address.endpoint(self.connect_timeout / 2).await
+    }
+
+    /// Whether the server still is where it was found last; `None` while nobody says.
+    async fn is_in_place(&self) -> Option<bool> {
+        if !self.address.moves() {
+            return Some(true);
+        }
+        let present = self.locate().await.ok()?;
+        Some(self.terms.is_at(&present))
     }
 
     /// Asks a question on a connection for that alone.
@@ -345,7 +374,7 @@ impl Server {
     pub(crate) async fn ask_once(&self, question: &Cmd) -> Result<Value, Error> {
         let Address { login, tls, .. } = &self.address;
         self.reach(async {
-            let endpoint = self.address.endpoint().await?;
+            let endpoint = self.locate().await?;
             Link::ask_once(&endpoint, login, tls.as_ref(), question).await
         })
         .await
@@ -414,14 +443,13 @@ impl Shared {
             health
         });
         match health {
-            Health::Well => breaker.succeeded(clock.now()),
+            Health::Well | Health::Alone => breaker.succeeded(clock.now()),
             Health::Elsewhere => {
                 breaker.succeeded(clock.now());
                 self.server.bulletin.strayed();
             }
             Health::ReadOnly => {
                 breaker.succeeded(clock.now());
-                self.read_only.store(true, Ordering::Relaxed);
                 self.alarm.notify_one();
             }
             Health::Unable => {
@@ -474,6 +502,7 @@ mod tests {
             clock: Clock::system(),
             bulletin: Arc::new(Bulletin::new()),
             pulse: ArcSwapOption::empty(),
+            terms: Terms::default(),
         }
     }
 

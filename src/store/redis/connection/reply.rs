@@ -65,12 +65,15 @@ impl Replies {
     }
 
     /// Takes the reply to a command of which only matters that the server is the one to ask for it,
-    /// though it may send on to where the slot moves.
+    /// though it may send on to where the slot moves. Any other refusal leaves that open.
     pub(crate) fn mine(&mut self) -> Result<(), Error> {
-        let reply = self.value()?;
-        match sent_on(&reply) {
-            Some(_) => Ok(()),
-            None => accepted(Some(reply)).map(drop),
+        match self.value()? {
+            reply if sent_on(&reply).is_some() => Ok(()),
+            Value::ServerError(refusal) => {
+                let message = "redis does not show that it still is the one to ask";
+                Err(Error::new(ErrorKind::Unavailable, message).with_source(refused(&refusal)))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -99,6 +102,8 @@ pub(super) enum Health {
     Well,
     /// It answers, and says that another server of its cluster has what was asked for.
     Elsewhere,
+    /// It has too few replicas to take writes: it may be cut off from those that replace it.
+    Alone,
     /// It has become a replica and takes no writes.
     ReadOnly,
     /// It does nothing at present: it loads its data, runs a script, or has lost its primary.
@@ -119,17 +124,23 @@ pub(crate) fn sent_on(reply: &Value) -> Option<(&str, u16)> {
 /// Returns the refusal among the replies that says most about the server, and what it says.
 pub(super) fn gravest_refusal(values: &[Value]) -> Option<(Health, Error)> {
     let refusals = values.iter().filter_map(|value| match value {
-        Value::ServerError(refusal) => Some((health(refusal), refusal)),
+        Value::ServerError(refusal) => Some((health(refusal.code()), refusal)),
         _ => None,
     });
     let (health, refusal) = refusals.max_by_key(|(health, _)| *health)?;
     Some((health, refused(refusal)))
 }
 
-fn health(refusal: &ServerError) -> Health {
-    match refusal.code() {
+/// Returns what an error says about the server; one that is no refusal says that it did not answer.
+pub(super) fn health_after(error: &RedisError) -> Health {
+    error.code().map_or(Health::Unable, health)
+}
+
+fn health(code: &str) -> Health {
+    match code {
         "ASK" => Health::Well,
         "MOVED" => Health::Elsewhere,
+        "NOREPLICAS" => Health::Alone,
         "READONLY" => Health::ReadOnly,
         code if kind(code) == ErrorKind::Unavailable => Health::Unable,
         _ => Health::Well,
@@ -194,7 +205,7 @@ mod tests {
             ("WRONGTYPE", ErrorKind::Damaged, Health::Well),
             ("OOM", ErrorKind::Refused, Health::Well),
             ("MISCONF", ErrorKind::Refused, Health::Well),
-            ("NOREPLICAS", ErrorKind::Refused, Health::Well),
+            ("NOREPLICAS", ErrorKind::Refused, Health::Alone),
             ("NOAUTH", ErrorKind::Refused, Health::Well),
             ("NOPERM", ErrorKind::Refused, Health::Well),
             ("ASK", ErrorKind::Unavailable, Health::Well),

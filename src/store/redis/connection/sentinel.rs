@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use redis::{FromRedisValue, RedisConnectionInfo, RedisResult};
 use tokio::time::timeout;
 
@@ -21,8 +23,6 @@ pub(super) struct Sentinels {
 
 impl Sentinels {
     const PORT: u16 = 26379;
-    /// After so long the next one is asked.
-    const PATIENCE: Duration = Duration::from_millis(100);
 
     /// Reads `host[:port]`, with commas between several; `None` if they are none.
     pub(super) fn parse(hosts: &str, service: &str, login: RedisConnectionInfo) -> Option<Self> {
@@ -37,17 +37,32 @@ impl Sentinels {
         })
     }
 
-    /// Returns the present primary, by the first of them that names one.
-    pub(super) async fn primary(&self, tls: Option<&Tls>) -> RedisResult<Endpoint> {
+    /// Returns the present primary, as most of them say that answer within `limit`.
+    pub(super) async fn primary(
+        &self,
+        tls: Option<&Tls>,
+        limit: Duration,
+    ) -> RedisResult<Endpoint> {
+        let asked = self.hosts.iter().map(|sentinel| self.ask(sentinel, tls));
+        let mut answers: FuturesUnordered<_> = asked.collect();
+        let mut named = Vec::with_capacity(self.hosts.len());
         let mut failure = io::Error::from(io::ErrorKind::TimedOut).into();
-        for sentinel in &self.hosts {
-            match timeout(Self::PATIENCE, self.ask(sentinel, tls)).await {
-                Ok(Ok(primary)) => return Ok(primary),
-                Ok(Err(error)) => failure = error,
-                Err(_elapsed) => {}
+        let counting = async {
+            while let Some(answer) = answers.next().await {
+                match answer {
+                    Ok(primary) => named.push(primary),
+                    Err(error) => failure = error,
+                }
+                // What is left could not outvote them.
+                if most(&named).is_some_and(|(_, votes)| votes > self.hosts.len() / 2) {
+                    break;
+                }
             }
-        }
-        Err(failure)
+        };
+        // Those who are late have no say.
+        let _ = timeout(limit, counting).await;
+        let primary = most(&named).map(|(primary, _)| primary.clone());
+        primary.ok_or(failure)
     }
 
     async fn ask(&self, sentinel: &Endpoint, tls: Option<&Tls>) -> RedisResult<Endpoint> {
@@ -61,6 +76,13 @@ impl Sentinels {
     }
 }
 
+/// Returns who is named most often, and how often.
+fn most(named: &[Endpoint]) -> Option<(&Endpoint, usize)> {
+    let votes = |one| named.iter().filter(|other| *other == one).count();
+    let counted = named.iter().map(|one| (one, votes(one)));
+    counted.max_by_key(|(_, votes)| *votes)
+}
+
 impl fmt::Display for Sentinels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the primary of {}", self.service)
@@ -70,6 +92,17 @@ impl fmt::Display for Sentinels {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_named_most_often_is_the_primary() {
+        let tcp = |port| Endpoint::Tcp {
+            host: "a".to_owned(),
+            port,
+        };
+        assert_eq!(most(&[]), None);
+        assert_eq!(most(&[tcp(1), tcp(2), tcp(1)]), Some((&tcp(1), 2)));
+        assert_eq!(most(&[tcp(1), tcp(2), tcp(2)]), Some((&tcp(2), 2)));
+    }
 
     #[test]
     fn hosts_have_the_port_of_a_sentinel_unless_they_name_one() {

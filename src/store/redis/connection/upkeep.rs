@@ -2,13 +2,16 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::time::{timeout, timeout_at};
 
 use super::link::Link;
+use super::reply::{self, Health};
 use super::{Shared, Stage, State};
+
+/// Why a connection is given up whose server has moved.
+pub(super) const LEFT_BEHIND: &str = "another server has become the primary";
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
@@ -101,21 +104,31 @@ impl Upkeep {
             if self.is_closing() {
                 return "this store is closed";
             }
-            let read_only = self.0.read_only.swap(false, Ordering::Relaxed);
-            if read_only && self.now().saturating_duration_since(began) > SETTLED {
-                return "it takes no writes any more";
+            if server.terms.is_over(link.term()) {
+                return LEFT_BEHIND;
             }
-            let left_behind = timeout(PATIENCE, link.is_left_behind(&server.address));
-            if let Some(Ok(true)) = link.drive(exchanges, left_behind).await {
-                return "another server has become the primary";
+            let in_place = timeout(PATIENCE, server.is_in_place());
+            let in_place = link.drive(exchanges, in_place).await;
+            let in_place = in_place.and_then(|told| told.ok().flatten());
+            if in_place == Some(false) {
+                return LEFT_BEHIND;
             }
-            let ping = link.ask(server.sign_of_life());
-            match link.drive(exchanges, timeout(PATIENCE, ping)).await {
+            let sign = link.ask(server.sign_of_life());
+            let health = match link.drive(exchanges, timeout(PATIENCE, sign)).await {
                 None => return ENDED,
                 Some(Err(_elapsed)) => return "it does not answer",
-                Some(Ok(_)) if pause.is_none() => {}
-                Some(Ok(Ok(()))) => breaker.close(),
-                Some(Ok(Err(_))) => breaker.stay_open(),
+                Some(Ok(Ok(()))) => Health::Well,
+                Some(Ok(Err(refusal))) => reply::health_after(&refusal),
+            };
+            let is_settled = self.now().saturating_duration_since(began) > SETTLED;
+            match health {
+                Health::ReadOnly if is_settled => return "it takes no writes any more",
+                Health::Alone if in_place.is_none() => {
+                    return "it lacks replicas, and no Sentinel says that it still is the primary";
+                }
+                Health::Unable => breaker.stay_open(),
+                _ if pause.is_some() => breaker.close(),
+                _ => {}
             }
         }
     }

@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use crate::clock::Clock;
 use crate::epoch::{Epoch, Scope, Stamp};
 use crate::key::Namespace;
+use crate::store::MirrorHealth;
 use crate::store::redis::layout;
 
 /// For so long after the last sign of life the server is believed to tell of every change.
@@ -119,6 +120,19 @@ impl Mirror {
         let now = self.leased()?;
         let name = layout::number(namespace, scope);
         self.cells(scope).find_map(|cell| cell.held(name, now))
+    }
+
+    /// Returns how it is kept current, and how long it would stay so by itself.
+    pub(crate) fn health(&self) -> MirrorHealth {
+        let Log {
+            tracks, max_age, ..
+        } = *self.log.lock();
+        let end = self.lease.load(Ordering::Acquire);
+        let left = end.saturating_sub(self.nanos(self.clock.now()));
+        MirrorHealth {
+            told: tracks,
+            lease: Duration::from_nanos(left).min(max_age),
+        }
     }
 
     /// Returns the present, unless nothing is believed now.

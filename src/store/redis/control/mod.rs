@@ -159,8 +159,8 @@ async fn beat(connection: Arc<Connection>, tracker: Arc<Tracker>) {
 struct Preface {
     /// The server is told to tell of changes.
     tracks: bool,
-    /// It shows that it is the one to ask. In a cluster another may have taken its place, and one
-    /// that is cut off from the others refuses to write at last, but not always to read.
+    /// It shows that it is the one to ask. Another may have taken its place; and one that is cut off
+    /// from the others refuses to write at last, where it is told to, but not to read.
     beats: bool,
 }
 

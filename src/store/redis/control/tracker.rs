@@ -20,8 +20,8 @@ use crate::store::redis::layout;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mirroring {
-    /// The server tells (`CLIENT TRACKING`, Redis 6 and later), within a millisecond or so; while
-    /// it is silent for 2 s, nothing is held for current.
+    /// The server tells (`CLIENT TRACKING`, Redis 6.2.14, or 7.0.5 and later), within a
+    /// millisecond or so; while it is silent for 2 s, nothing is held for current.
     ///
     /// A server that refuses, or a proxy that speaks no RESP3, is polled every second.
     #[default]

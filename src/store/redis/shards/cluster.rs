@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream;
 use parking_lot::Mutex;
 use redis::{Cmd, Pipeline};
 use tokio::task::AbortHandle;
@@ -29,6 +31,8 @@ use crate::store::redis::control::Mirror;
 const CALM: Duration = Duration::from_secs(10);
 /// How often while one of them is away: another may take its place.
 const TROUBLED: Duration = Duration::from_millis(250);
+/// How many who are no primaries are asked at the same time.
+const AT_ONCE: usize = 8;
 /// The least time between two questions.
 const BREATH: Duration = Duration::from_millis(20);
 
@@ -105,6 +109,7 @@ impl Cluster {
             degraded_since: since,
             last_error: error,
             server: None,
+            mirror: None,
         }
     }
 
@@ -170,7 +175,7 @@ impl Shared {
     }
 
     /// Asks who has which slots: all primaries, of whose answers the most frequent counts; if none of
-    /// them answers, one after the other who else was ever heard of.
+    /// them answers, a few at a time, who else was ever heard of.
     async fn ask(&self, map: &Map) -> Result<Slots, Error> {
         let mut question = redis::cmd("CLUSTER");
         question.arg("SLOTS");
@@ -186,8 +191,11 @@ impl Shared {
         }
         let mut failure = Error::new(ErrorKind::Unavailable, "the cluster has no servers");
         let replicas = self.found.lock().replicas.clone();
-        for endpoint in self.seeds.iter().chain(&replicas) {
-            match self.ask_other(endpoint, &question).await {
+        let others = self.seeds.iter().cloned().chain(replicas);
+        let answers = others.map(|endpoint| self.ask_other(endpoint, &question));
+        let mut answers = stream::iter(answers).buffer_unordered(AT_ONCE);
+        while let Some(answer) = answers.next().await {
+            match answer {
                 Ok(slots) => return Ok(slots),
                 Err(error) => failure = error,
             }
@@ -204,10 +212,10 @@ impl Shared {
         Slots::read(answer.first()?, shard.endpoint()?)
     }
 
-    async fn ask_other(&self, endpoint: &Endpoint, question: &Cmd) -> Result<Slots, Error> {
+    async fn ask_other(&self, endpoint: Endpoint, question: &Cmd) -> Result<Slots, Error> {
         let server = self.plan.server(self.one.with(endpoint.clone()));
         let answer = server.ask_once(question).await?;
-        Slots::read(&answer, endpoint).ok_or_else(|| {
+        Slots::read(&answer, &endpoint).ok_or_else(|| {
             let message = format!("redis at {endpoint} knows of no cluster");
             Error::new(ErrorKind::Unavailable, message)
         })

@@ -138,6 +138,7 @@ impl<'a> Dispatch<'a> {
             let there = shard.endpoint().and_then(|here| here.beside(host, port));
             let there = there.and_then(|there| self.map.at(&there));
             let there = there.ok_or_else(|| {
+                shard.strayed();
                 let message = "the slot moves to a server that has none yet";
                 Error::new(ErrorKind::Unavailable, message)
             })?;

@@ -13,6 +13,7 @@ use crate::epoch::{Scope, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::store::StoreHealth;
 use crate::store::redis::connection::Endpoint;
+use crate::store::redis::control::Mirror;
 use crate::store::redis::layout;
 
 /// The servers of a store, and who has which slot.
@@ -37,6 +38,7 @@ struct Range {
 impl Map {
     /// Makes the map of one server that is no cluster's.
     pub(super) fn of_one(shard: Shard) -> Self {
+        shard.beat_with(Some(layout::pulse("")));
         Self {
             shards: vec![Arc::new(shard)],
             ranges: None,
@@ -165,10 +167,17 @@ impl Map {
         ranges.map(|range| (range.first, range.last))
     }
 
-    /// Returns how the servers are doing: how the worst of them is, if there are any.
+    /// Returns how the servers are doing: how the worst of them is, and how the worst of the mirrors,
+    /// if there are any.
     pub(super) fn health(&self) -> Option<StoreHealth> {
         let all = self.shards.iter().map(|shard| shard.health());
-        all.max_by_key(|health| (!health.connected, health.degraded_since.map(Reverse)))
+        let worst =
+            all.max_by_key(|health| (!health.connected, health.degraded_since.map(Reverse)))?;
+        let mirrors = self.shards.iter().filter_map(|shard| shard.mirror());
+        let mirror = mirrors
+            .map(Mirror::health)
+            .min_by_key(|mirror| mirror.lease);
+        Some(StoreHealth { mirror, ..worst })
     }
 }
 

@@ -62,6 +62,7 @@ impl Plan {
             clock: self.clock.clone(),
             bulletin: Arc::clone(&self.bulletin),
             pulse: Default::default(),
+            terms: Default::default(),
         })
     }
 }
@@ -117,7 +118,7 @@ impl Shard {
     }
 
     /// Deletes this name, which nobody makes, to see that the server still is the one to ask for its
-    /// slot, and takes writes. It would refuse to make one when it is out of memory.
+    /// slot, if it has any, and takes writes. It would refuse to make one when it is out of memory.
     pub(super) fn beat_with(&self, name: Option<Name>) {
         let pulse = name.map(|name| Arc::new(redis::cmd("DEL").arg(name).take()));
         self.server.pulse.store(pulse);
@@ -209,6 +210,11 @@ impl Shard {
         commands.add_command(self.server.sign_of_life());
         let mut exchange = self.begin(Lane::Short, deadline)?;
         exchange.send(&commands).await?.all_done()
+    }
+
+    /// Notes that the server has not what it was asked for, nor anybody known.
+    pub(super) fn strayed(&self) {
+        self.server.bulletin.strayed();
     }
 
     pub(super) fn health(&self) -> StoreHealth {

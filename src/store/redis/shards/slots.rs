@@ -10,7 +10,7 @@ use crate::store::redis::connection::Endpoint;
 pub(super) struct Slots {
     /// In order and without overlap.
     pub(super) ranges: Vec<Range>,
-    /// Who else is of the cluster.
+    /// Who else is of the cluster, each once.
     pub(super) replicas: Vec<Endpoint>,
 }
 
@@ -40,8 +40,11 @@ impl Slots {
                 primary: node(primary, asked)?,
             });
             // One that has no address yet is none to ask.
-            let replicas = replicas.iter().filter_map(|replica| node(replica, asked));
-            slots.replicas.extend(replicas);
+            for replica in replicas.iter().filter_map(|replica| node(replica, asked)) {
+                if !slots.replicas.contains(&replica) {
+                    slots.replicas.push(replica);
+                }
+            }
         }
         slots.ranges.sort_unstable_by_key(|range| range.first);
         let apart = |pair: &[Range]| matches!(pair, [one, next] if one.last < next.first);
@@ -138,6 +141,13 @@ mod tests {
         ];
         assert_eq!(slots.ranges, ranges);
         assert_eq!(slots.replicas, [tcp("two", 7002), tcp("::1", 7004)]);
+    }
+
+    #[test]
+    fn a_replica_is_named_once_however_many_ranges_its_primary_has() {
+        let nodes = [("one", 7000), ("two", 7002)];
+        let rows = (0..100).map(|slot| row(2 * slot, 2 * slot, &nodes));
+        assert_eq!(read(rows.collect()).unwrap().replicas, [tcp("two", 7002)]);
     }
 
     #[test]

@@ -18,8 +18,9 @@ impl Counted {
     async fn new() -> Self {
         let redis = RedisServer::start();
         let proxy = Proxy::before(&redis).await;
-        let store = RedisStore::connect(&proxy.url()).await.unwrap();
-        let desk = Desk::of(store);
+        // Nothing else is asked meanwhile.
+        let builder = RedisStore::builder(&proxy.url()).check_interval(Duration::from_secs(60));
+        let desk = Desk::of(builder.connect().await.unwrap());
         // The first capture renews epochs; those that follow are like most.
         desk.capture(&[desk.tag("first")]).await.unwrap();
         Self { desk, redis, proxy }
@@ -36,8 +37,7 @@ impl Counted {
             if let Some((name, rest)) = line
                 .strip_prefix("cmdstat_")
                 .and_then(|line| line.split_once(":calls="))
-                // The background check may come at any time.
-                && !(name.starts_with("config") || name == "ping")
+                && !name.starts_with("config")
             {
                 counts.insert(name, rest.split(',').next().unwrap());
             }

@@ -340,6 +340,31 @@ async fn a_server_that_refuses_writes_is_read_and_confirms_no_invalidation() {
     assert!(desk.body(&sample).await.is_none());
 }
 
+#[tokio::test]
+async fn a_server_that_cannot_save_is_connected_to_and_comes_back_from_a_hiccup() {
+    let redis = RedisServer::with_args(&["--enable-protected-configs", "yes"]);
+    let before = Desk::of(RedisStore::connect(&redis.url()).await.unwrap());
+    let sample = before.sample("/a");
+    before.fill(&sample, &[]).await;
+    for (name, value) in [("save", "3600 1"), ("dir", "/proc")] {
+        redis.command(&["CONFIG", "SET", name, value]);
+    }
+    while !refuses_writes(&redis) {
+        redis.command(&["BGSAVE"]);
+    }
+    let after = Desk::of(RedisStore::connect(&redis.url()).await.unwrap());
+    assert!(after.body(&sample).await.is_some());
+
+    redis.stop();
+    while before.look_up(&sample).await.unwrap_err().kind() == ErrorKind::Timeout {}
+    redis.cont();
+    let end = Instant::now() + Duration::from_secs(3);
+    while before.look_up(&sample).await.is_err() {
+        assert!(Instant::now() < end, "the breaker stays open");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
 fn refuses_writes(redis: &RedisServer) -> bool {
     redis.command(&["SET", "x", "x"]).starts_with("MISCONF")
 }

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::future::join_all;
 use redis::ConnectionLike;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::epoch::Stamp;
@@ -139,6 +140,33 @@ async fn an_invalidation_that_too_few_replicas_know_of_is_not_applied() {
     assert!(error.to_string().contains("0 of 1 replicas"), "{error}");
     replica.cont();
     desk.invalidate(&path).await.unwrap();
+}
+
+#[tokio::test]
+async fn invalidations_wait_for_a_replica_that_lags_all_at_once_and_nothing_else_does() {
+    let redis = RedisServer::start();
+    let port = redis.port().to_string();
+    let replica = RedisServer::with_args(&["--replicaof", "127.0.0.1", &port]);
+    while redis.command(&["WAIT", "1", "100"]) != "1" {}
+    let builder = patient(&redis.url())
+        .write_timeout(Duration::from_secs(1))
+        .wait_replicas(1, Duration::from_millis(200));
+    let desk = Desk::of(builder.connect().await.unwrap());
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    replica.stop();
+    let scopes: Vec<_> = (0..20).map(|n| desk.tag(&n.to_string())).collect();
+    let began = Instant::now();
+    let all = join_all(scopes.chunks(1).map(|scope| desk.invalidate(scope))).await;
+    assert!(began.elapsed() < Duration::from_secs(1));
+    for invalidated in all {
+        let error = invalidated.unwrap_err();
+        assert!(error.to_string().contains("0 of 1 replicas"), "{error}");
+    }
+    assert_eq!(desk.store.health().degraded_since, None);
+    assert!(desk.body(&sample).await.is_some());
+    replica.cont();
+    while desk.invalidate(&scopes).await.is_err() {}
 }
 
 #[tokio::test]

@@ -200,6 +200,33 @@ async fn a_server_that_falls_silent_is_trusted_no_longer_than_the_lease() {
 }
 
 #[tokio::test]
+async fn a_server_that_another_has_replaced_is_trusted_no_longer_than_the_lease() {
+    let redis = RedisServer::start();
+    let often = |builder: RedisStoreBuilder| builder.check_interval(Duration::from_millis(100));
+    let desk = Desk::with(&redis, often).await;
+    let stamp = held(&desk).await;
+    let clients = redis.command(&["CLIENT", "LIST"]);
+    let clients = clients
+        .lines()
+        .filter(|client| !client.contains("cmd=client|list"));
+    let ids = clients.filter_map(|client| Some(client.split_once(' ')?.0.to_owned() + " "));
+    let first: Vec<_> = ids.collect();
+    assert_eq!(first.len(), 2);
+    redis.command(&["REPLICAOF", "127.0.0.1", "1"]);
+    cooled(&desk, &stamp, LEASE + SLACK).await;
+    // It can be read, as for responses; but what it says is not held for current.
+    let confirmed = desk.store.confirm(&desk.namespace, &stamp).await;
+    assert!(confirmed.unwrap() && !desk.store.vouches_for(&stamp));
+    // Where it is known by a name, the name leads to the other one by then.
+    let end = Instant::now() + Duration::from_secs(15);
+    let named = |id: &String| redis.command(&["CLIENT", "LIST"]).contains(id.as_str());
+    while first.iter().any(named) {
+        assert!(Instant::now() < end, "both connections are made anew");
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_stands_still_is_trusted_again_when_it_goes_on() {
     let redis = RedisServer::start();
     let desk = Desk::new(&redis).await;
@@ -315,6 +342,33 @@ async fn polling_holds_for_its_time_and_off_holds_nothing() {
     }
     assert!(off.store.confirm(&off.namespace, &stamp).await.unwrap());
     assert!(!off.store.vouches_for(&stamp));
+}
+
+#[tokio::test]
+async fn health_says_how_long_what_is_held_is_believed() {
+    let redis = RedisServer::start();
+    let mirror = |desk: &Desk| desk.store.health().mirror.map(|m| (m.told, m.lease));
+    let max_staleness = Duration::from_millis(200);
+    let polled = builder(&redis.url(), Mirroring::Poll { max_staleness });
+    let told = builder(&redis.url(), Mirroring::Tracking);
+    let off = builder(&redis.url(), Mirroring::Off);
+    for desk in [&polled, &told, &off] {
+        while desk.store.check().await.is_err() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(mirror(desk), None, "nothing was to be held yet");
+    }
+    let stamp = held(&polled).await;
+    assert_eq!(mirror(&polled), Some((false, max_staleness)));
+    assert!(off.store.confirm(&off.namespace, &stamp).await.unwrap());
+    assert_eq!(mirror(&off), None);
+
+    warm(&told, &stamp).await;
+    let (is_told, lease) = mirror(&told).unwrap();
+    assert!(is_told && lease <= LEASE && lease > LEASE / 2, "{lease:?}");
+    redis.stop();
+    cooled(&told, &stamp, LEASE + SLACK).await;
+    assert_eq!(mirror(&told).unwrap().1, Duration::ZERO);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::*;
+use crate::epoch::Stamp;
 use crate::store::redis::redis_server::free_port;
 
 /// A primary, a replica of it, and one Sentinel that watches them.
@@ -43,8 +44,8 @@ impl Watched {
     }
 
     async fn desk(&self) -> Desk {
-        let url = format!("redis+sentinel://127.0.0.1:{}/cache/0", self.sentinel.port);
-        let builder = RedisStore::builder(&url).check_interval(Duration::from_millis(100));
+        let builder =
+            RedisStore::builder(&self.sentinel.url()).check_interval(Duration::from_millis(100));
         Desk::of(builder.connect().await.unwrap())
     }
 }
@@ -74,6 +75,10 @@ impl Sentinel {
             port,
             _directory: directory,
         }
+    }
+
+    fn url(&self) -> String {
+        format!("redis+sentinel://127.0.0.1:{}/cache/0", self.port)
     }
 }
 
@@ -127,6 +132,72 @@ async fn after_a_planned_failover_the_store_leaves_the_old_primary() {
         sleep(Duration::from_millis(100)).await;
     }
     until_stored_at(&desk, &watched.servers[1]).await;
+}
+
+/// Holds epochs for current, asking until the control connection is up.
+async fn held(desk: &Desk) -> Stamp {
+    let scopes = desk.sample("/a").scopes();
+    loop {
+        if let Ok(captured) = desk.capture(&scopes).await {
+            let _ = desk.store.confirm(&desk.namespace, &captured.stamp).await;
+            if desk.store.vouches_for(&captured.stamp) {
+                return captured.stamp;
+            }
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn until(limit: Duration, mut condition: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !condition().await {
+        assert!(Instant::now() < end, "not within {limit:?}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_is_left_alone_is_asked_each_time_and_then_left() {
+    let mut watched = Watched::start();
+    let [primary, _] = &watched.servers;
+    primary.command(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+    let desk = watched.desk().await;
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    let stamp = held(&desk).await;
+    watched.servers[1].kill();
+    let limit = Duration::from_secs(3);
+    until(limit, async || !desk.store.vouches_for(&stamp)).await;
+    assert!(desk.body(&sample).await.is_some(), "a Sentinel names it");
+    watched.sentinel.process.kill().unwrap();
+    until(limit, async || desk.look_up(&sample).await.is_err()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_one_connection_has_followed_no_other_is_asked_at_the_former_primary() {
+    let servers = [RedisServer::start(), RedisServer::start()];
+    let [former, present] = servers.each_ref().map(|server| server.port().to_string());
+    let sentinel = Sentinel::start(&former);
+    let builder = RedisStore::builder(&sentinel.url()).check_interval(Duration::from_secs(60));
+    let desk = Desk::of(builder.connect().await.unwrap());
+    let stamp = held(&desk).await;
+
+    let order = |words: &[&str]| RedisServer::command_at(sentinel.port, words);
+    order(&["SENTINEL", "REMOVE", "cache"]);
+    order(&["SENTINEL", "MONITOR", "cache", "127.0.0.1", &present, "1"]);
+    // The one on which the server does not tell is the one for data.
+    let clients = servers[0].command(&["CLIENT", "LIST"]);
+    let data = clients
+        .lines()
+        .find(|client| !client.contains("cmd=client") && client.contains("resp=2"));
+    let id = data.and_then(|client| client.strip_prefix("id=")?.split_once(' '));
+    servers[0].command(&["CLIENT", "KILL", "ID", id.unwrap().0]);
+    until(Duration::from_secs(3), async || {
+        !desk.store.vouches_for(&stamp) && desk.capture(&desk.sample("/a").scopes()).await.is_ok()
+    })
+    .await;
+    let confirmed = desk.store.confirm(&desk.namespace, &stamp).await;
+    assert!(!confirmed.unwrap(), "the former primary would say so");
 }
 
 #[tokio::test]

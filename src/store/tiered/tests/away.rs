@@ -184,3 +184,40 @@ async fn what_was_made_meanwhile_is_never_vouched_for() {
     second.set_away(false);
     assert_eq!(desk.peek(&sample), None);
 }
+
+#[tokio::test]
+async fn what_was_made_for_a_part_that_is_away_outlasts_the_answers_of_the_others() {
+    let second = Second::new();
+    let desk = desk(&second, WhenAway::default());
+    let [lost, other] = ["/lost", "/other"].map(|path| Sample::new(&desk.namespace, path));
+    second.set_degraded(true);
+    second.set_away(true);
+    let captured = unreachable(&desk, &lost).await;
+    desk.put(&lost, captured, &[]).await;
+    second.set_away(false);
+    desk.fill(&other).await;
+    assert!(desk.body(&other).await.is_some());
+    second.set_away(true);
+    assert!(desk.body(&lost).await.is_some(), "its part is away yet");
+
+    second.set_degraded(false);
+    second.set_away(false);
+    assert!(desk.body(&other).await.is_some());
+    second.mute();
+    assert!(desk.body(&other).await.is_some(), "and is asked");
+    second.set_away(true);
+    unreachable(&desk, &lost).await;
+}
+
+#[test]
+fn other_processes_serve_for_as_long_as_they_may_without_the_second_store() {
+    let second = Second::new();
+    for (mode, seconds) in [
+        (WhenAway::Bypass, 2),
+        (WhenAway::LocalTtl(SECOND), 2),
+        (WhenAway::LocalTtl(5 * SECOND), 5),
+        (WhenAway::Serve(60 * SECOND), 62),
+    ] {
+        assert_eq!(desk(&second, mode).store.staleness(), seconds * SECOND);
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use tokio::sync::Semaphore;
 
@@ -19,6 +20,8 @@ struct Inner {
     answers: AtomicUsize,
     /// Whether it has to be asked what is current.
     mute: AtomicBool,
+    /// Whether it says that a part of it is away.
+    degraded: AtomicBool,
     lookups: AtomicUsize,
     confirms: AtomicUsize,
     /// A look-up's answer is under way until it gets a permit.
@@ -36,6 +39,7 @@ impl Second {
             store: MemoryStore::new(capacity),
             answers: AtomicUsize::new(usize::MAX),
             mute: AtomicBool::new(false),
+            degraded: AtomicBool::new(false),
             lookups: AtomicUsize::new(0),
             confirms: AtomicUsize::new(0),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
@@ -57,6 +61,11 @@ impl Second {
     /// Lets the store vouch for nothing unless it is asked.
     pub(super) fn mute(&self) {
         self.0.mute.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets the store say that a part of it is away, or no longer.
+    pub(super) fn set_degraded(&self, degraded: bool) {
+        self.0.degraded.store(degraded, Ordering::Relaxed);
     }
 
     /// Keeps the answers of look-ups under way until [`release`](Self::release).
@@ -156,5 +165,17 @@ impl Store for Second {
 
     fn remove<'a>(&'a self, response: &'a StoredResponse) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move { self.there()?.remove(response).await })
+    }
+
+    fn staleness(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+
+    fn health(&self) -> StoreHealth {
+        let degraded = self.0.degraded.load(Ordering::Relaxed);
+        StoreHealth {
+            degraded_since: degraded.then_some(SystemTime::UNIX_EPOCH),
+            ..StoreHealth::default()
+        }
     }
 }
