@@ -20,7 +20,7 @@ use tower_response_cache::{CacheLayer, RedisStore, Rule, Rules};
 
 use crate::handler::{Handler, Pace};
 use crate::redis_server::RedisServer;
-use crate::server::{Client, Server, ask};
+use crate::server::{Client, PATIENCE, Server, ask};
 use crate::stamp::Stamp;
 
 /// The variable with what a process is told: the URL of Redis, and where the origin listens.
@@ -34,7 +34,8 @@ const PACE: Pace = Pace {
     piece: 1 << 10,
     work: Duration::from_millis(1),
 };
-/// So long the origin is held back, while all that asked settle who fetches.
+/// So long the origin is held back, while all that asked settle who fetches; who is later finds what
+/// has been stored.
 const HELD: Duration = Duration::from_millis(300);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -159,13 +160,13 @@ fn one_of_them() {
     let runtime = Runtime::new().unwrap();
     let server = runtime.block_on(async {
         // On a busy machine a server may take longer than the defaults allow.
-        let limit = Duration::from_secs(10);
-        let store = RedisStore::builder(redis).read_timeout(limit);
-        let store = store.capture_timeout(limit).write_timeout(limit);
+        let store = RedisStore::builder(redis).read_timeout(PATIENCE);
+        let store = store.capture_timeout(PATIENCE).write_timeout(PATIENCE);
         // They are one site, each at a port of its own.
         let rule = Rule::ttl(Duration::from_secs(60)).any_host();
         let rules = Rules::builder().route("/{key}", rule).build().unwrap();
         let cache = CacheLayer::new(store.connect().await.unwrap()).rules(rules);
+        let cache = cache.collapse_wait(PATIENCE);
         let handler = async move |Path(key)| origin.ask(key).await;
         Server::start(Router::new().route("/{key}", get(handler)).layer(cache)).await
     });
