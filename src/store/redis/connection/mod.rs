@@ -67,6 +67,7 @@ pub(crate) struct Server {
     pub(crate) bulletin: Arc<Bulletin>,
     /// What shows that it still is the one to ask, unless it has nothing.
     pub(crate) pulse: ArcSwapOption<Cmd>,
+    /// Which of the connections lead to where it is.
     pub(crate) terms: Terms,
 }
 
