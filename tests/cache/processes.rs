@@ -26,7 +26,11 @@ async fn processes(
         let builder = builder.capture_timeout(PATIENCE).write_timeout(PATIENCE);
         let store = builder.connect().await.unwrap();
         let layer = CacheLayer::new(store).collapse_wait(PATIENCE);
-        Arc::new(Cache::over(layer, origin, rules()))
+        let cache = Cache::over(layer, origin, rules());
+        // Whoever is the first to meet a new server, or thinks so, has what is stored invalidated.
+        let asks = [("cache-control", "only-if-cached")];
+        assert_eq!(cache.get_with("/", &asks).await.status, 504);
+        Arc::new(cache)
     };
     join_all((0..3).map(connect)).await
 }
