@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
@@ -222,15 +223,13 @@ impl Journal {
         }
     }
 
-    /// Tells the store scopes at once, or one by one if that fails, as a part of it may be away or
-    /// refuse; says whether all of them are done.
+    /// Tells the store scopes at once, or each alone if that fails, as a part of it may be away,
+    /// refuse, or be slow to say; says whether all of them are done.
     async fn tell(&self, batch: &[(Scope, u64)]) -> bool {
         match self.tell_at_once(batch).await {
             Err(_) if batch.len() > 1 => {
-                for one in batch.chunks(1) {
-                    // What fails stays pending.
-                    let _ = self.tell_at_once(one).await;
-                }
+                // What fails stays pending.
+                join_all(batch.chunks(1).map(|one| self.tell_at_once(one))).await;
                 false
             }
             told => told.unwrap_or(false),

@@ -13,9 +13,11 @@ use super::epochs::millis;
 use super::incarnation::Trusted;
 use crate::error::{Error, ErrorKind};
 
-/// The server waits for its replicas for so long at a time. In between it does what has come behind
-/// that, and shows whoever looks after the connection that it is there.
-const TURN: Duration = Duration::from_millis(50);
+/// The server waits for its replicas for so long at first, and then for twice as long each time: as
+/// long as it takes them, whatever is told meanwhile. In between it does what has come behind that,
+/// and shows whoever looks after the connection that it is there.
+const FIRST_TURN: Duration = Duration::from_millis(50);
+const LONGEST_TURN: Duration = Duration::from_millis(400);
 
 /// How many replicas have to know, and how long that may take.
 #[derive(Clone, Copy, Debug)]
@@ -122,9 +124,10 @@ impl Replicas {
     /// Waits for replicas, and returns how many know of all that was told on the connection.
     async fn wait(&self, exchange: &mut Exchange<'_>) -> Result<i64, Error> {
         let Quorum { replicas, within } = self.quorum;
-        let mut left = within;
+        let (mut left, mut next) = (within, FIRST_TURN);
         loop {
-            let turn = left.min(TURN);
+            let turn = left.min(next);
+            next = next.saturating_mul(2).min(LONGEST_TURN);
             let mut commands = Pipeline::new();
             // Zero would be for ever.
             let wait = commands.cmd("WAIT").arg(replicas);

@@ -363,7 +363,10 @@ impl Server {
         if !self.address.moves() {
             return Some(true);
         }
-        let present = self.locate().await.ok()?;
+        /// Sooner than whoever looks after a connection gives up.
+        const LIMIT: Duration = Duration::from_millis(500);
+        let limit = LIMIT.min(self.connect_timeout / 2);
+        let present = self.address.endpoint(limit).await.ok()?;
         Some(self.terms.is_at(&present))
     }
 

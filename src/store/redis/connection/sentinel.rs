@@ -1,5 +1,6 @@
 //! Asking Sentinels which server is the primary.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -43,14 +44,15 @@ impl Sentinels {
         tls: Option<&Tls>,
         limit: Duration,
     ) -> RedisResult<Endpoint> {
-        let asked = self.hosts.iter().map(|sentinel| self.ask(sentinel, tls));
+        let asked = self.hosts.iter().enumerate();
+        let asked = asked.map(|(place, host)| async move { (place, self.ask(host, tls).await) });
         let mut answers: FuturesUnordered<_> = asked.collect();
-        let mut named = Vec::with_capacity(self.hosts.len());
+        let mut named = BTreeMap::new();
         let mut failure = io::Error::from(io::ErrorKind::TimedOut).into();
         let counting = async {
-            while let Some(answer) = answers.next().await {
+            while let Some((place, answer)) = answers.next().await {
                 match answer {
-                    Ok(primary) => named.push(primary),
+                    Ok(primary) => drop(named.insert(place, primary)),
                     Err(error) => failure = error,
                 }
                 // What is left could not outvote them.
@@ -76,11 +78,12 @@ impl Sentinels {
     }
 }
 
-/// Returns who is named most often, and how often.
-fn most(named: &[Endpoint]) -> Option<(&Endpoint, usize)> {
-    let votes = |one| named.iter().filter(|other| *other == one).count();
-    let counted = named.iter().map(|one| (one, votes(one)));
-    counted.max_by_key(|(_, votes)| *votes)
+/// Returns who is named most often, and how often; of several, always the same: whom the first of
+/// the hosts names.
+fn most(named: &BTreeMap<usize, Endpoint>) -> Option<(&Endpoint, usize)> {
+    let votes = |one| named.values().filter(|other| *other == one).count();
+    let counted = named.values().map(|one| (one, votes(one)));
+    counted.rev().max_by_key(|(_, votes)| *votes)
 }
 
 impl fmt::Display for Sentinels {
@@ -99,9 +102,14 @@ mod tests {
             host: "a".to_owned(),
             port,
         };
-        assert_eq!(most(&[]), None);
-        assert_eq!(most(&[tcp(1), tcp(2), tcp(1)]), Some((&tcp(1), 2)));
-        assert_eq!(most(&[tcp(1), tcp(2), tcp(2)]), Some((&tcp(2), 2)));
+        let most_of = |named: &[u16]| {
+            let named = named.iter().copied().map(tcp).enumerate().collect();
+            most(&named).map(|(primary, votes)| (primary.clone(), votes))
+        };
+        assert_eq!(most_of(&[]), None);
+        assert_eq!(most_of(&[1, 2, 1]), Some((tcp(1), 2)));
+        assert_eq!(most_of(&[1, 2, 2]), Some((tcp(2), 2)));
+        assert_eq!(most_of(&[1, 2]), Some((tcp(1), 1)));
     }
 
     #[test]
