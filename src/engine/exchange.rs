@@ -236,12 +236,8 @@ impl Exchange {
                 return false;
             }
         }
-        if stored.answers_all() {
-            return true;
-        }
-        let mut anonymous = request.clone();
-        refresh::anonymise(&mut anonymous, self.engine.key_spec(self.route.as_deref()));
-        StoredResponse::select(std::iter::once(stored), &anonymous).is_some()
+        let spec = self.engine.key_spec(self.route.as_deref());
+        refresh::is_for_others(stored, request, spec)
     }
 
     fn forward(

@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
 use http::header::{
     AUTHORIZATION, COOKIE, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, PROXY_AUTHORIZATION, RANGE,
 };
+use http::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
+use crate::entry::StoredResponse;
 use crate::key::{KeySpec, PrimaryKey};
 
 /// More refreshes than these at a time are left to later requests.
@@ -125,10 +126,15 @@ pub(super) fn is_due_ahead(window: Duration, rest: Duration) -> bool {
     f64::from(drawn) / f64::from(u32::MAX) < chance
 }
 
+/// Who asks.
+static IDENTITY: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
+/// What its sender has, and how much it wants.
+static WISHES: [HeaderName; 4] = [IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE];
+
 /// Takes out of a request what is its sender's alone: a refresh is for everybody.
 pub(super) fn anonymise(request: &mut HeaderMap, spec: &KeySpec) {
     let cookies = spec.cookies_in_key(request);
-    for name in [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION] {
+    for name in &IDENTITY {
         if !spec.covers_field(name.as_str()) {
             request.remove(name);
         }
@@ -136,9 +142,22 @@ pub(super) fn anonymise(request: &mut HeaderMap, spec: &KeySpec) {
     if let Some(cookies) = cookies {
         request.insert(COOKIE, cookies);
     }
-    for name in [IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, RANGE] {
+    for name in &WISHES {
         request.remove(name);
     }
+}
+
+/// Whether a request that has selected a response selects it also without what is its sender's
+/// alone.
+pub(super) fn is_for_others(stored: &StoredResponse, request: &HeaderMap, spec: &KeySpec) -> bool {
+    let names = stored.variant.vary.fields().unwrap_or_default();
+    let is_own = |name: &HeaderName| IDENTITY.contains(name) || WISHES.contains(name);
+    if !names.iter().any(is_own) {
+        return true;
+    }
+    let mut anonymous = request.clone();
+    anonymise(&mut anonymous, spec);
+    StoredResponse::select(std::iter::once(stored), &anonymous).is_some()
 }
 
 #[cfg(test)]
