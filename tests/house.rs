@@ -181,7 +181,10 @@ fn sources() -> Vec<Source> {
             .expect("a file in src")
             .trim_end_matches(".rs")
             .to_owned();
-        let is_test = path.ends_with("testing.rs") || path.iter().any(|part| part == "tests");
+        let is_test = ["testing.rs", "tests.rs"]
+            .iter()
+            .any(|name| path.ends_with(name))
+            || path.iter().any(|part| part == "tests");
         if room != "lib" && !is_test {
             let text = fs::read_to_string(root.join(&path)).expect("a source file");
             found.push(Source {
@@ -213,7 +216,7 @@ fn collect(folder: &Path, each: &mut impl FnMut(&Path)) {
 /// Drops comments, and what follows the `cfg(test)` at a file's end.
 fn stripped(text: &str) -> String {
     let code = text
-        .split("\n#[cfg(test)]\nmod tests")
+        .split("\n#[cfg(test)]\nmod tests {")
         .next()
         .unwrap_or_default();
     let lines = code
