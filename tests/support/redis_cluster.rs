@@ -181,7 +181,14 @@ impl RedisCluster {
         self.up[place] = true;
     }
 
-    /// Starts a server again, without what it held.
+    /// Gives a primary that is away a minute to come back before a replica takes its place.
+    pub(crate) fn be_patient(&self) {
+        for place in 0..Self::SERVERS {
+            self.order(place, "CONFIG SET cluster-node-timeout 60000");
+        }
+    }
+
+    /// Starts a server again, with what it has on disk: nothing, if it was not told to save.
     pub(crate) fn restart(&mut self, place: usize) {
         self.servers[place].restart();
         self.up[place] = true;

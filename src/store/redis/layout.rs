@@ -8,12 +8,14 @@
 //! | `hc1:<namespace>:v:{n}`, `v:{r<digest>}`, `v:{t<digest>}` | the epoch of the namespace, a route, a tag |
 //! | `hc1:<namespace>:l:{b<bucket>}<digest>` | the lock of a fetch, by the digest of the response it is for |
 //! | `hc1:<namespace>:m:{t<digest>}` | the mark of a tag that was invalidated lately |
-//! | `hc1:<namespace>:i:{n}` | the life of the server that all this is of |
-//! | `hc1:h:{<number>}` | nothing: who can delete it has a primary of a cluster |
+//! | `hc1:<namespace>:i:{<tag>}` | the life of the server that what it holds is of |
+//! | `hc1:<namespace>:l:{<tag>}` | the lock of who empties the namespace because that was another one |
+//! | `hc1:h:{<tag>}` | nothing: who can delete it has a primary |
 //!
 //! No byte that a client chose is part of a name, only digests are: no request can steer a name to
 //! another key, pattern or cluster slot. The braces are the hash tags of Redis Cluster: responses,
 //! what varies and the epoch of the path share a slot; routes and tags spread over all of them.
+//! `<tag>` is a number that leads to a slot of the server's own; for one that has everything, `n`.
 
 use std::hash::BuildHasher;
 
@@ -130,11 +132,14 @@ pub(super) fn mark(namespace: &Namespace, tag: Scope) -> Name {
     scoped(namespace, "m", tag)
 }
 
-/// Returns the name of what tells which life of the server the namespace's content is of.
-pub(super) fn incarnation(namespace: &Namespace) -> Name {
-    let mut name = begin(namespace, "i");
-    name.push("n}");
-    name
+/// Returns the name of what tells which life of the server its part of the namespace is of.
+pub(super) fn incarnation(namespace: &Namespace, tag: &str) -> Name {
+    tagged(namespace, "i", tag)
+}
+
+/// Returns the name of the lock of who empties the namespace.
+pub(super) fn emptying(namespace: &Namespace, tag: &str) -> Name {
+    tagged(namespace, "l", tag)
 }
 
 /// Returns a name with this hash tag that nobody makes.
@@ -150,6 +155,13 @@ pub(super) fn pulse(tag: &str) -> Name {
 pub(super) fn hash_tag(scope: Scope) -> Name {
     let mut name = Name(SmallVec::new());
     push_tag(&mut name, scope);
+    name
+}
+
+fn tagged(namespace: &Namespace, kind: &str, tag: &str) -> Name {
+    let mut name = begin(namespace, kind);
+    name.push(tag);
+    name.push("}");
     name
 }
 
@@ -316,7 +328,8 @@ mod tests {
             (epoch(&namespace, route), "v:{rkGbMV31SiAkGLs-I7Wl24Q}"),
             (epoch(&namespace, tag), "v:{tkeR2tHrQKvSeiBTUbG-6ZA}"),
             (mark(&namespace, tag), "m:{tkeR2tHrQKvSeiBTUbG-6ZA}"),
-            (incarnation(&namespace), "i:{n}"),
+            (incarnation(&namespace, "n"), "i:{n}"),
+            (emptying(&namespace, "17"), "l:{17}"),
             (place.variants(), "y:{b12908}OLcfZMNkrbVDXlkJWlQW6A"),
             (
                 place.entry(place.primary()),

@@ -68,7 +68,7 @@ use crate::key::{Namespace, PrimaryKey};
 ///
 /// The server wants `maxmemory` and a policy of `allkeys-lfu` or `allkeys-lru`; what it evicts
 /// costs misses. It needs no persistence: restored from a dump it begins anew, lest it serves what was
-/// invalidated since; but not as a part of a cluster, where it should have none.
+/// invalidated since.
 ///
 /// The server has to be a Redis of 6.2 or later, or a Valkey, and for memory over this store a Redis
 /// of 6.2.14, or of 7.0.5 or later. What is tested is Redis 7.0.15; 6.2, 7.2 to 8 and Valkey have the
@@ -139,10 +139,13 @@ impl RedisStore {
     /// * A failover does not empty the cache. What was invalidated within the last minute is
     ///   invalidated again, as far as the processes still live that did; so what the new primary had
     ///   not heard of is served for the moment between the failover and that.
-    /// * A primary that is started from a dump, before a replica has taken its place, serves again
-    ///   what was invalidated since the dump: the servers should have no persistence.
-    /// * While slots move, nothing stale is served, and what is asked for at the moment at which a
-    ///   slot is handed over is a miss.
+    /// * A primary that is started again from a dump, before a replica has taken its place, empties
+    ///   the cache, all of it, lest it serves what was invalidated since. It does not if it has no
+    ///   dump, for which it takes `save ""`, `appendonly no` and `rdb-del-sync-files yes`: a replica
+    ///   keeps what it was sent when it joined. With Redis 6.2, which does not tell what it has
+    ///   loaded, this is not only of use but needed.
+    /// * While slots move, nothing stale is served. What is asked for at the moment at which a slot is
+    ///   handed over is a miss, and so is what has moved to a server that has no whole slot yet.
     ///
     /// # Errors
     ///

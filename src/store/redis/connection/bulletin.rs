@@ -24,10 +24,12 @@ impl Bulletin {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Notes that a server may have lost what it was told, or that another takes its place.
-    pub(crate) fn lost(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
+    /// Notes that a server may have lost what it was told, or that another takes its place; returns
+    /// the generation that begins.
+    pub(crate) fn lost(&self) -> u64 {
+        let former = self.generation.fetch_add(1, Ordering::AcqRel);
         self.alarm.notify_one();
+        former.saturating_add(1)
     }
 
     /// Notes that a server has not what it was asked for, but another.

@@ -13,7 +13,7 @@ mod tracker;
 mod watches;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use redis::{Cmd, Pipeline};
@@ -26,10 +26,9 @@ pub(super) use self::mirror::Mirror;
 pub use self::tracker::Mirroring;
 pub(super) use self::tracker::{Listener, Tracker};
 pub(super) use self::watches::Watch;
-use super::connection::{Connection, Replies, Server, get};
+use super::connection::{Connection, Exchange, Replies, Server, get};
 use super::epochs::Known;
-use super::layout::Name;
-use super::{incarnation, layout};
+use super::layout::{self, Name};
 use crate::epoch::Scope;
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
@@ -67,20 +66,27 @@ impl Control {
         &self.tracker.mirror
     }
 
+    /// Begins an exchange that has to end by `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// While the connection is down, or the breaker open.
+    pub(super) fn begin(&self, deadline: Instant) -> Result<Exchange<'_>, Error> {
+        self.connection.begin_until(deadline)
+    }
+
     /// Reads the epochs of scopes, and remembers them for as long as they may be believed.
     ///
     /// # Errors
     ///
-    /// When the server cannot be asked, or not within `limit`.
+    /// When the server does not answer in time.
     pub(super) async fn load(
         &self,
+        exchange: &mut Exchange<'_>,
         namespace: &Namespace,
         scopes: &[Scope],
-        limit: Duration,
     ) -> Result<Known, Error> {
         let mirror = self.mirror();
-        let mut exchange = self.connection.begin(limit)?;
-        incarnation::check(&mut exchange, namespace).await?;
         let load = mirror.begin();
         let mut commands = Pipeline::with_capacity(scopes.len().saturating_add(2));
         let preface = Preface::write(&mut commands, load, &self.connection);

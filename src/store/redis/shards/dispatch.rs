@@ -1,5 +1,6 @@
 //! Asking and telling, whichever servers it concerns.
 
+use std::ptr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use crate::epoch::{Epoch, Scope};
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
 use crate::store::redis::connection::{Exchange, Names, Replies, sent_on};
+use crate::store::redis::epochs::Known;
 use crate::store::redis::incarnation;
 
 /// Commands to the servers of a store and their replies, under one deadline.
@@ -22,15 +24,18 @@ pub(crate) struct Dispatch<'a> {
     map: Arc<Map>,
     lane: Lane,
     deadline: Instant,
+    /// The generation in which it began.
+    began: u64,
     believing: Option<&'a Namespace>,
 }
 
 impl<'a> Dispatch<'a> {
-    pub(super) fn new(map: Arc<Map>, lane: Lane, deadline: Instant) -> Self {
+    pub(super) fn new(map: Arc<Map>, lane: Lane, deadline: Instant, began: u64) -> Self {
         Self {
             map,
             lane,
             deadline,
+            began,
             believing: None,
         }
     }
@@ -68,6 +73,30 @@ impl<'a> Dispatch<'a> {
                 self.spread(split).await?.array()
             }
         }
+    }
+
+    /// Reads epochs where the servers tell when they change, and remembers them for as long as they may
+    /// be believed.
+    ///
+    /// # Errors
+    ///
+    /// When a server that is needed is away or does not answer in time, and where nothing is mirrored.
+    pub(crate) async fn load(
+        &self,
+        namespace: &Namespace,
+        scopes: &[Scope],
+    ) -> Result<Known, Error> {
+        let parts = self.map.by_owner(scopes)?;
+        let loads = parts.iter().map(async |(shard, scopes)| {
+            let mut exchange = shard.begin_control(self.deadline)?;
+            self.believe(shard, &mut exchange, namespace).await?;
+            shard.load(&mut exchange, namespace, scopes).await
+        });
+        let mut known = Known::new();
+        for loaded in join_all(loads).await {
+            known.extend(loaded?);
+        }
+        Ok(known)
     }
 
     /// Sends commands, to each server its own in one piece, and waits for all replies.
@@ -155,9 +184,66 @@ impl<'a> Dispatch<'a> {
     async fn begin<'s>(&self, shard: &'s Shard) -> Result<Exchange<'s>, Error> {
         let mut exchange = shard.begin(self.lane, self.deadline)?;
         if let Some(namespace) = self.believing {
-            incarnation::check(&mut exchange, namespace).await?;
+            self.believe(shard, &mut exchange, namespace).await?;
         }
         Ok(exchange)
+    }
+
+    /// Makes sure that a server's part of a namespace is of its present life, once for each
+    /// connection.
+    ///
+    /// Who began before that was known may have heard from other servers what is so no longer.
+    async fn believe(
+        &self,
+        shard: &Shard,
+        exchange: &mut Exchange<'_>,
+        namespace: &Namespace,
+    ) -> Result<(), Error> {
+        let trusted = exchange.trusted();
+        let since = match trusted.since(namespace) {
+            Some(since) => since,
+            None => self.find_out(shard, exchange, namespace).await?,
+        };
+        if since <= self.began {
+            return Ok(());
+        }
+        let message = "what redis holds was in doubt: it may be from a dump";
+        Err(Error::new(ErrorKind::Unavailable, message))
+    }
+
+    /// Returns the generation from which on a server's part of a namespace is to be believed.
+    async fn find_out(
+        &self,
+        shard: &Shard,
+        exchange: &mut Exchange<'_>,
+        namespace: &Namespace,
+    ) -> Result<u64, Error> {
+        let trusted = exchange.trusted();
+        let _turn = exchange.wait_for(trusted.turn()).await?;
+        if let Some(since) = trusted.since(namespace) {
+            return Ok(since);
+        }
+        let everything = Scope::namespace(namespace.as_str());
+        let tag = shard
+            .tag()
+            .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the server has no slot"))?;
+        let home = || {
+            let owner = self.map.owner_of(everything)?;
+            match ptr::eq(owner, shard) {
+                true => Ok(None),
+                false => owner.begin(Lane::Short, self.deadline).map(Some),
+            }
+        };
+        let was_doubtful = incarnation::check(exchange, namespace, &tag, home).await?;
+        let since = match was_doubtful && self.map.sole().is_none() {
+            true => {
+                self.map.forget(&[everything]);
+                shard.lost()
+            }
+            false => 0,
+        };
+        trusted.insert(namespace, since);
+        Ok(since)
     }
 }
 

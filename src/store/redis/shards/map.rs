@@ -38,7 +38,7 @@ struct Range {
 impl Map {
     /// Makes the map of one server that is no cluster's.
     pub(super) fn of_one(shard: Shard) -> Self {
-        shard.beat_with(Some(layout::pulse("")));
+        shard.mark(Some("n".to_owned()));
         Self {
             shards: vec![Arc::new(shard)],
             ranges: None,
@@ -76,7 +76,7 @@ impl Map {
             let tag = (0..u32::MAX)
                 .map(|tag| tag.to_string())
                 .find(|tag| has(tag));
-            shard.beat_with(tag.as_deref().map(layout::pulse));
+            shard.mark(tag);
         }
         map
     }
@@ -145,6 +145,15 @@ impl Map {
             }
         }
         Ok(owners)
+    }
+
+    /// Holds the epochs of scopes for current no longer.
+    pub(super) fn forget(&self, scopes: &[Scope]) {
+        for scope in scopes {
+            if let Some(mirror) = self.owner_of(*scope).ok().and_then(Shard::mirror) {
+                mirror.forget(layout::slot(*scope));
+            }
+        }
     }
 
     /// Whether every epoch of a stamp is known to be current, without asking.

@@ -35,7 +35,7 @@ pub(crate) use self::shard::{Lane, Plan};
 use super::connection::Target;
 use super::control::Watch;
 use super::epochs::Known;
-use super::layout::{self, Name};
+use super::layout::Name;
 use crate::epoch::{Scope, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
@@ -87,7 +87,8 @@ impl Shards {
 
     /// Begins to ask and tell, all of it within `limit`.
     pub(crate) fn begin(&self, lane: Lane, limit: Duration) -> Dispatch<'_> {
-        Dispatch::new(self.map(), lane, self.plan.clock.now() + limit)
+        let deadline = self.plan.clock.now() + limit;
+        Dispatch::new(self.map(), lane, deadline, self.generation())
     }
 
     /// Reads epochs on the connections on which the servers tell when they change, and remembers them
@@ -102,16 +103,8 @@ impl Shards {
         scopes: &[Scope],
         limit: Duration,
     ) -> Result<Known, Error> {
-        let map = self.map();
-        let parts = map.by_owner(scopes)?;
-        let loads = parts
-            .iter()
-            .map(|(shard, scopes)| shard.load(namespace, scopes, limit));
-        let mut known = Known::new();
-        for loaded in join_all(loads).await {
-            known.extend(loaded?);
-        }
-        Ok(known)
+        let dispatch = self.begin(Lane::Short, limit);
+        dispatch.load(namespace, scopes).await
     }
 
     /// Reads a lock, and returns with it what ends when something becomes of it.
@@ -141,13 +134,7 @@ impl Shards {
     /// Holds the epochs of scopes for current no longer. The servers tell as well, but perhaps later
     /// than the caller tells others.
     pub(crate) fn forget(&self, scopes: &[Scope]) {
-        self.with_map(|map| {
-            for scope in scopes {
-                if let Some(mirror) = map.owner_of(*scope).ok().and_then(Shard::mirror) {
-                    mirror.forget(layout::slot(*scope));
-                }
-            }
-        });
+        self.with_map(|map| map.forget(scopes));
     }
 
     /// Counts, from one, how often a server may have lost what it was told.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use redis::Pipeline;
 
@@ -17,7 +18,7 @@ use crate::store::redis::connection::{
 };
 use crate::store::redis::control::{Control, Mirror, Mirroring, Watch};
 use crate::store::redis::epochs::Known;
-use crate::store::redis::layout::Name;
+use crate::store::redis::layout::{self, Name};
 use crate::store::redis::replicas::{Quorum, Replicas};
 
 /// What the connections to all servers of a store are made by.
@@ -50,6 +51,8 @@ pub(crate) struct Shard {
     control: OnceLock<Option<Control>>,
     mirroring: Mirroring,
     replicas: Option<Replicas>,
+    /// The hash tag of a slot that it has, if it has any.
+    tag: ArcSwapOption<String>,
 }
 
 impl Plan {
@@ -104,6 +107,7 @@ impl Shard {
             control: OnceLock::new(),
             mirroring: plan.mirroring,
             replicas,
+            tag: ArcSwapOption::empty(),
         }
     }
 
@@ -117,11 +121,20 @@ impl Shard {
         self.server.address.fixed()
     }
 
-    /// Deletes this name, which nobody makes, to see that the server still is the one to ask for its
-    /// slot, if it has any, and takes writes. It would refuse to make one when it is out of memory.
-    pub(super) fn beat_with(&self, name: Option<Name>) {
-        let pulse = name.map(|name| Arc::new(redis::cmd("DEL").arg(name).take()));
+    /// Takes the hash tag of a slot that the server has, if it has any.
+    ///
+    /// A name with this tag that nobody makes is deleted now and then, to see that the server still is
+    /// the one to ask and takes writes. It would refuse to make one when it is out of memory.
+    pub(super) fn mark(&self, tag: Option<String>) {
+        let pulse = tag.as_deref().map(layout::pulse);
+        let pulse = pulse.map(|name| Arc::new(redis::cmd("DEL").arg(name).take()));
         self.server.pulse.store(pulse);
+        self.tag.store(tag.map(Arc::new));
+    }
+
+    /// Returns the hash tag of a slot that the server has, if it has any.
+    pub(super) fn tag(&self) -> Option<Arc<String>> {
+        self.tag.load_full()
     }
 
     /// Begins an exchange that has to end by `deadline`.
@@ -157,19 +170,27 @@ impl Shard {
         Ok(replies)
     }
 
-    /// Reads epochs on the control connection, and remembers them for as long as they may be
-    /// believed.
+    /// Begins an exchange on the control connection that has to end by `deadline`.
     ///
     /// # Errors
     ///
-    /// When the server cannot be asked, or not within `limit`, and where nothing is mirrored.
+    /// While that is down, or the breaker open, and where nothing is mirrored.
+    pub(super) fn begin_control(&self, deadline: Instant) -> Result<Exchange<'_>, Error> {
+        self.control()?.begin(deadline)
+    }
+
+    /// Reads epochs by such an exchange, and remembers them for as long as they may be believed.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer in time, and where nothing is mirrored.
     pub(super) async fn load(
         &self,
+        exchange: &mut Exchange<'_>,
         namespace: &Namespace,
         scopes: &[Scope],
-        limit: Duration,
     ) -> Result<Known, Error> {
-        self.control()?.load(namespace, scopes, limit).await
+        self.control()?.load(exchange, namespace, scopes).await
     }
 
     /// Reads a lock on the control connection, and returns with it what ends when something becomes
@@ -210,6 +231,11 @@ impl Shard {
         commands.add_command(self.server.sign_of_life());
         let mut exchange = self.begin(Lane::Short, deadline)?;
         exchange.send(&commands).await?.all_done()
+    }
+
+    /// Notes that the server may have lost what it was told; returns the generation that begins.
+    pub(super) fn lost(&self) -> u64 {
+        self.server.bulletin.lost()
     }
 
     /// Notes that the server has not what it was asked for, nor anybody known.

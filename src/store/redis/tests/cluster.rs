@@ -277,6 +277,111 @@ async fn what_needs_a_primary_that_was_killed_fails_at_once_and_all_else_goes_on
     }
 }
 
+/// Makes sure that a primary, started again from its dump, revives nothing that was invalidated
+/// since; and that it is taken for restored by one process only, whoever comes later.
+async fn assert_revives_nothing(cluster: &mut RedisCluster, desks: &[Desk], sample: &Sample) {
+    let scopes = sample.scopes();
+    let owner = cluster.owner(slot(cluster, &desks[0], scopes[2]));
+    let stamp = desks[0].capture(&scopes).await.unwrap().stamp;
+    for desk in desks {
+        assert!(desk.body(sample).await.is_some());
+        warm(desk, &stamp).await;
+    }
+    desks[0].invalidate(&scopes[2..]).await.unwrap();
+    cluster.kill(owner);
+    cluster.restart(owner);
+
+    let late = Desk::of(patient(&cluster.url()).connect_lazily().unwrap());
+    let all = || desks.iter().chain([&late]);
+    let hold = async |desk: &Desk| {
+        assert!(!desk.store.vouches_for(&stamp));
+        let confirmed = desk.store.confirm(&desk.namespace, &stamp).await;
+        assert!(!matches!(confirmed, Ok(true)));
+        let found = desk.look_up(sample).await.map(|found| found.outcome);
+        assert!(!matches!(found, Ok(Outcome::Response(_))), "{found:?}");
+        found.is_ok() && confirmed.is_ok()
+    };
+    until(async || {
+        let held = futures_util::future::join_all(all().map(&hold)).await;
+        held.into_iter().all(|held| held)
+    })
+    .await;
+    let name = desks[0].entry(sample);
+    assert_eq!(cluster.server(owner).command(&["EXISTS", &name]), "1");
+
+    desks[0].fill(sample, &[]).await;
+    let newcomer = self::desk(cluster).await;
+    until(async || newcomer.look_up(sample).await.is_ok()).await;
+    for desk in all().chain([&newcomer]) {
+        assert!(desk.body(sample).await.is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_primary_that_is_started_again_from_a_dump_revives_nothing() {
+    let mut cluster = RedisCluster::start();
+    cluster.be_patient();
+    let desks = [desk(&cluster).await, desk(&cluster).await];
+    // Its server has the epoch of the namespace as well, or not.
+    let everything = slot(&cluster, &desks[0], desks[0].sample("/").scopes()[0]);
+    for at_home in [true, false] {
+        let mut samples = (0..).map(|n| desks[0].sample(&format!("/{n}")));
+        let sample = samples.find(|sample| {
+            let owner = cluster.owner(slot(&cluster, &desks[0], sample.scopes()[2]));
+            (owner == cluster.owner(everything)) == at_home
+        });
+        let sample = sample.unwrap();
+        desks[0].fill(&sample, &[]).await;
+        let owner = cluster.owner(slot(&cluster, &desks[0], sample.scopes()[2]));
+        assert_eq!(cluster.server(owner).command(&["SAVE"]), "OK");
+        assert_revives_nothing(&mut cluster, &desks, &sample).await;
+    }
+}
+
+#[tokio::test]
+async fn a_primary_that_left_a_dump_when_it_was_a_replica_revives_nothing() {
+    let mut cluster = RedisCluster::start();
+    cluster.be_patient();
+    let desks = [desk(&cluster).await, desk(&cluster).await];
+    let sample = desks[0].sample("/a");
+    desks[0].fill(&sample, &[]).await;
+    let owner = cluster.owner(slot(&cluster, &desks[0], sample.scopes()[2]));
+    cluster.until_in_step(owner);
+    let replica = cluster.replica(owner);
+    assert_eq!(cluster.server(replica).command(&["SAVE"]), "OK");
+    cluster.fail_over(replica);
+    cluster.until_replicated();
+    until(async || desks[1].look_up(&sample).await.is_ok()).await;
+    until(async || desks[0].look_up(&sample).await.is_ok()).await;
+    assert_revives_nothing(&mut cluster, &desks, &sample).await;
+}
+
+#[tokio::test]
+async fn a_failover_and_another_one_back_keep_what_was_stored() {
+    let mut cluster = RedisCluster::start();
+    let desk = desk(&cluster).await;
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    let owner = cluster.owner(slot(&cluster, &desk, sample.scopes()[2]));
+    // What it had then is not what it comes back with.
+    assert_eq!(cluster.server(owner).command(&["SAVE"]), "OK");
+    let kept = desk.sample("/a").body("kept");
+    desk.fill(&kept, &[]).await;
+    cluster.until_in_step(owner);
+    let has_it = async |desk: &Desk| {
+        until(async || desk.look_up(&kept).await.is_ok()).await;
+        assert_eq!(desk.body(&kept).await, Some("kept".into()));
+    };
+    cluster.kill(owner);
+    has_it(&desk).await;
+    cluster.restart(owner);
+    cluster.until_replicated();
+    cluster.fail_over(owner);
+    cluster.until_replicated();
+    has_it(&desk).await;
+    has_it(&self::desk(&cluster).await).await;
+}
+
 #[tokio::test]
 async fn the_health_of_a_cluster_is_that_of_its_worst_server() {
     let mut cluster = RedisCluster::start();

@@ -412,6 +412,28 @@ async fn assert_forgets_earlier_life(args: &[&str], preserve: &[&str]) {
 }
 
 #[tokio::test]
+async fn of_many_who_find_a_server_restored_one_empties_it() {
+    let mut redis = RedisServer::with_args(&["--dbfilename", "dump.rdb"]);
+    let desk = Desk::new(&redis).await;
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    assert_eq!(redis.command(&["SAVE"]), "OK");
+    redis.restart();
+    let mut desks = Vec::new();
+    for _ in 0..20 {
+        desks.push(Desk::new(&redis).await);
+    }
+    let captures = desks.iter().map(async |desk| {
+        let captured = desk.capture(&sample.scopes()).await;
+        captured.unwrap().stamp
+    });
+    let stamps = futures_util::future::join_all(captures).await;
+    let first = stamps[0].clone();
+    assert!(stamps.iter().all(|stamp| *stamp == first), "{stamps:?}");
+    assert!(desk.store.confirm(&desk.namespace, &first).await.unwrap());
+}
+
+#[tokio::test]
 async fn a_hundred_epochs_are_confirmed_in_one_round_trip() {
     let redis = RedisServer::start();
     let proxy = Proxy::before(&redis).await;
