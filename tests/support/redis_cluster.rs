@@ -43,6 +43,11 @@ impl RedisCluster {
 
     /// Starts the servers, and waits until each of them knows of all and its part.
     pub(crate) fn start() -> Self {
+        Self::with_args(Vec::new)
+    }
+
+    /// Starts the servers with more arguments, such as `--tls-cluster yes`, each its own.
+    pub(crate) fn with_args(mut more: impl FnMut() -> Vec<String>) -> Self {
         let args = [
             "--cluster-enabled yes",
             "--cluster-node-timeout 1000",
@@ -53,7 +58,11 @@ impl RedisCluster {
         ];
         let args: Vec<_> = args.iter().flat_map(|option| option.split(' ')).collect();
         let turn = Turn::wait_for();
-        let servers = (0..Self::SERVERS).map(|_| RedisServer::with_args(&args));
+        let servers = (0..Self::SERVERS).map(|_| {
+            let more = more();
+            let more = more.iter().map(String::as_str);
+            RedisServer::with_args(&args.iter().copied().chain(more).collect::<Vec<_>>())
+        });
         let cluster = Self {
             servers: servers.collect(),
             up: vec![true; Self::SERVERS],
@@ -64,7 +73,8 @@ impl RedisCluster {
     }
 
     fn join(&self) {
-        let (first, replicas) = (self.server(0).port(), Self::PRIMARIES..Self::SERVERS);
+        let replicas = Self::PRIMARIES..Self::SERVERS;
+        let first = self.tls_port(0).unwrap_or(self.server(0).port());
         for place in 0..Self::SERVERS {
             // Servers that know nothing of each other have to take different numbers.
             self.order(place, &format!("CLUSTER SET-CONFIG-EPOCH {}", place + 1));
@@ -124,6 +134,13 @@ impl RedisCluster {
     pub(crate) fn url(&self) -> String {
         let [one, other] = [0, 1].map(|place| self.server(place).port());
         format!("redis+cluster://127.0.0.1:{one},127.0.0.1:{other}/")
+    }
+
+    /// Returns the port on which a server speaks TLS, if it does.
+    pub(crate) fn tls_port(&self, place: usize) -> Option<u16> {
+        let setting = self.server(place).strings(&["CONFIG", "GET", "tls-port"]);
+        let port = setting.last()?.parse().ok();
+        port.filter(|port| *port != 0)
     }
 
     pub(crate) fn server(&self, place: usize) -> &RedisServer {

@@ -1,5 +1,6 @@
 //! A real `redis-server` of a test's own, on a loopback port.
 
+use std::env;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -186,7 +187,9 @@ pub(crate) fn free_port() -> u16 {
 /// It is ready when it says so. That somebody answers on its port proves nothing: the port may
 /// have gone to another test's server.
 fn spawn(port: u16, args: &[String], directory: &Path) -> Option<Child> {
-    let mut process = Command::new("redis-server")
+    // Another server that understands the same, such as `valkey-server`.
+    let program = env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into());
+    let mut process = Command::new(program)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .args(["--save", "", "--appendonly", "no", "--dir"])
         .arg(directory)

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::proxy::{Mood, Proxy};
 use super::*;
@@ -431,6 +431,31 @@ async fn of_many_who_find_a_server_restored_one_empties_it() {
     let first = stamps[0].clone();
     assert!(stamps.iter().all(|stamp| *stamp == first), "{stamps:?}");
     assert!(desk.store.confirm(&desk.namespace, &first).await.unwrap());
+}
+
+#[tokio::test]
+async fn while_another_process_empties_a_restored_server_it_is_waited_for() {
+    let redis = RedisServer::start();
+    let desk = Desk::new(&redis).await;
+    let scopes = desk.sample("/a").scopes();
+    let earlier = desk.capture(&scopes).await.unwrap().stamp;
+    let [note, lock] =
+        [layout::incarnation, layout::emptying].map(|name| name(&desk.namespace, "n"));
+    let [note, lock] = [note, lock].map(|name| name.to_string());
+    let present = redis.command(&["GET", &note]);
+    redis.command(&["SET", &note, "of another life"]);
+    redis.command(&["SET", &lock, "1"]);
+    let late = Desk::new(&redis).await;
+    let mut capture = Box::pin(late.capture(&scopes));
+    let waited = timeout(Duration::from_millis(50), &mut capture).await;
+    assert!(waited.is_err(), "{waited:?}");
+    redis.command(&["SET", &note, &present]);
+    assert_eq!(capture.await.unwrap().stamp, earlier);
+    redis.command(&["SET", &note, "of another life"]);
+    redis.command(&["DEL", &lock]);
+    let late = Desk::new(&redis).await;
+    assert_ne!(late.capture(&scopes).await.unwrap().stamp, earlier);
+    assert_eq!(redis.command(&["GET", &note]), present);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Over TLS the store is the same, and speaks to nobody whom it does not trust.
 
 use std::error::Error as _;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
 use rcgen::{
@@ -9,6 +10,7 @@ use rcgen::{
 use tempfile::TempDir;
 
 use super::*;
+use crate::store::redis::redis_cluster::RedisCluster;
 use crate::store::redis::redis_server::free_port;
 
 /// An authority, and a server that shows a certificate of it and asks for one.
@@ -23,27 +25,12 @@ impl Guarded {
     fn start(asks_for_certificates: &str) -> Self {
         let authority = authority();
         let directory = tempfile::tempdir().unwrap();
-        let (chain, key) = identity(&authority, "localhost");
-        let file = |name: &str, content: &str| {
-            let path = directory.path().join(name);
-            std::fs::write(&path, content).unwrap();
-            text(&path)
-        };
-        let (cert, key) = (file("cert", &chain), file("key", &key));
-        let ca = file("ca", &authority.pem());
         let port = free_port();
-        let redis = RedisServer::with_args(&[
-            "--tls-port",
-            &port.to_string(),
-            "--tls-cert-file",
-            &cert,
-            "--tls-key-file",
-            &key,
-            "--tls-ca-cert-file",
-            &ca,
-            "--tls-auth-clients",
-            asks_for_certificates,
-        ]);
+        let mut args = guards(&authority, "localhost", directory.path());
+        args.extend(["--tls-port".to_owned(), port.to_string()]);
+        args.extend(["--tls-auth-clients", asks_for_certificates].map(str::to_owned));
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        let redis = RedisServer::with_args(&args);
         Self {
             authority,
             redis,
@@ -57,8 +44,20 @@ impl Guarded {
     }
 }
 
-fn text(path: &Path) -> String {
-    path.to_str().unwrap().to_owned()
+/// Returns the arguments for a server that shows a certificate with this name, and trusts the
+/// authority.
+fn guards(authority: &CertifiedIssuer<'_, KeyPair>, name: &str, directory: &Path) -> Vec<String> {
+    let (chain, key) = identity(authority, name);
+    let files = [("cert", chain), ("key", key), ("ca-cert", authority.pem())];
+    let args = files.into_iter().flat_map(|(name, content)| {
+        let path = directory.join(name);
+        std::fs::write(&path, content).unwrap();
+        [
+            format!("--tls-{name}-file"),
+            path.to_str().unwrap().to_owned(),
+        ]
+    });
+    args.collect()
 }
 
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
@@ -98,6 +97,42 @@ async fn over_tls_the_store_conforms() {
         "0",
         "all is in database 1"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_cluster_that_speaks_tls_the_store_conforms() {
+    let (authority, directory) = (authority(), tempfile::tempdir().unwrap());
+    let guards = guards(&authority, "127.0.0.1", directory.path());
+    let mut cluster = RedisCluster::with_args(|| {
+        // The servers speak to each other 10,000 ports above it.
+        let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        let mut ports = std::iter::repeat_with(free_port);
+        let port = ports.find(|port| port.checked_add(10_000).is_some_and(is_free));
+        let all = "--tls-cluster yes --tls-replication yes --tls-auth-clients no --tls-port";
+        let all = all.split(' ').map(str::to_owned);
+        let all = all.chain([port.unwrap().to_string()]);
+        all.chain(guards.clone()).collect()
+    });
+    let port = cluster.tls_port(0).unwrap();
+    let url = format!("rediss+cluster://127.0.0.1:{port}");
+    let trusting = || patient(&url).tls_roots(authority.pem());
+    let store = trusting().connect().await.unwrap();
+    conformance::run(Arc::new(store)).await;
+    let refusal = refusal(patient(&url).tls_roots(self::authority().pem())).await;
+    assert!(refusal.contains("invalid peer certificate"), "{refusal}");
+
+    let desk = Desk::of(trusting().connect().await.unwrap());
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    let [.., path] = sample.scopes();
+    let owner = cluster.owner(cluster.slot(&layout::epoch(&desk.namespace, path).to_string()));
+    cluster.until_in_step(owner);
+    cluster.kill(owner);
+    // Its replica takes its place.
+    while desk.look_up(&sample).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(desk.body(&sample).await.is_some());
 }
 
 #[tokio::test]
