@@ -82,8 +82,11 @@ impl RedisCluster {
         }
         for place in 0..Self::PRIMARIES {
             let bound = |place| place * Self::SLOTS / Self::PRIMARIES;
-            let (first, last) = (bound(place), bound(place + 1) - 1);
-            self.order(place, &format!("CLUSTER ADDSLOTSRANGE {first} {last}"));
+            let slots = (bound(place)..bound(place + 1)).map(|slot| format!(" {slot}"));
+            self.order(
+                place,
+                &format!("CLUSTER ADDSLOTS{}", slots.collect::<String>()),
+            );
         }
         self.until("all know each other", |server| {
             let info = server.command(&["CLUSTER", "INFO"]);

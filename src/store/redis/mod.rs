@@ -84,7 +84,8 @@ use crate::key::{Namespace, PrimaryKey};
 /// from a dump, `+hello +client|tracking` for memory over this store and to be told when another
 /// process has fetched what this one waits for, `+select` for a database other than 0, `+wait` for
 /// [`wait_replicas`](RedisStoreBuilder::wait_replicas). A cluster takes `+cluster|slots +asking` as
-/// well.
+/// well. From Redis 7.2 on, and with Valkey, `+client|setinfo` lets the connections say whose they
+/// are; without it they are refused that, and otherwise the same.
 ///
 /// # Examples
 ///

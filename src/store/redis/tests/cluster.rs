@@ -63,11 +63,8 @@ async fn over_a_cluster_the_store_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn over_a_cluster_the_store_conforms_under_the_least_acl() {
     let cluster = RedisCluster::start();
-    let user = ["ACL", "SETUSER", "app", "on", ">s3cret", "-@all"];
-    let words = user.into_iter().chain(LEAST_ACL.split(' '));
-    let words: Vec<_> = words.chain(["+cluster|slots", "+asking"]).collect();
     for place in 0..RedisCluster::SERVERS {
-        assert_eq!(cluster.server(place).command(&words), "OK");
+        admit_app(cluster.server(place), &["+cluster|slots", "+asking"]);
     }
     let url = cluster.url().replace("://", "://app:s3cret@");
     let desk = Desk::of(patient(&url).connect().await.unwrap());
@@ -288,6 +285,9 @@ async fn assert_revives_nothing(cluster: &mut RedisCluster, desks: &[Desk], samp
         warm(desk, &stamp).await;
     }
     desks[0].invalidate(&scopes[2..]).await.unwrap();
+    for desk in desks {
+        until(async || !desk.store.vouches_for(&stamp)).await;
+    }
     cluster.kill(owner);
     cluster.restart(owner);
 
@@ -389,11 +389,7 @@ async fn the_health_of_a_cluster_is_that_of_its_worst_server() {
     desk.store.check().await.unwrap();
     let health = desk.store.health();
     assert!(health.connected && health.degraded_since.is_none());
-    assert!(
-        health
-            .server
-            .is_some_and(|server| server.starts_with("Redis "))
-    );
+    assert!(health.server.is_some());
     cluster.kill(1);
     until(async || !desk.store.health().connected).await;
     assert!(desk.store.health().degraded_since.is_some());
