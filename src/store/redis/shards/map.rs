@@ -38,7 +38,7 @@ struct Range {
 impl Map {
     /// Makes the map of one server that is no cluster's.
     pub(super) fn of_one(shard: Shard) -> Self {
-        shard.mark(Some("n".to_owned()));
+        shard.set_tag(Some("n".to_owned()));
         Self {
             shards: vec![Arc::new(shard)],
             ranges: None,
@@ -76,7 +76,7 @@ impl Map {
             let tag = (0..u32::MAX)
                 .map(|tag| tag.to_string())
                 .find(|tag| has(tag));
-            shard.mark(tag);
+            shard.set_tag(tag);
         }
         map
     }

@@ -125,7 +125,7 @@ impl Shard {
     ///
     /// A name with this tag that nobody makes is deleted now and then, to see that the server still is
     /// the one to ask and takes writes. It would refuse to make one when it is out of memory.
-    pub(super) fn mark(&self, tag: Option<String>) {
+    pub(super) fn set_tag(&self, tag: Option<String>) {
         let pulse = tag.as_deref().map(layout::pulse);
         let pulse = pulse.map(|name| Arc::new(redis::cmd("DEL").arg(name).take()));
         self.server.pulse.store(pulse);
