@@ -357,6 +357,35 @@ async fn a_primary_that_left_a_dump_when_it_was_a_replica_revives_nothing() {
 }
 
 #[tokio::test]
+async fn whoever_comes_to_servers_that_keep_a_log_leaves_them_what_they_hold() {
+    let log = || ["--appendonly", "yes"].map(str::to_owned).to_vec();
+    let cluster = RedisCluster::with_args(log);
+    let desk = desk(&cluster).await;
+    let samples: Vec<_> = (0..12).map(|n| desk.sample(&format!("/{n}"))).collect();
+    // Nobody has been at any of the servers before.
+    for sample in &samples {
+        until(async || desk.look_up(sample).await.is_ok()).await;
+    }
+    for sample in &samples {
+        desk.fill(sample, &[]).await;
+    }
+    for _ in 0..2 {
+        let newcomer = self::desk(&cluster).await;
+        let mut failures = 0;
+        for sample in &samples {
+            until(async || {
+                let found = newcomer.look_up(sample).await.is_ok();
+                failures += usize::from(!found);
+                found
+            })
+            .await;
+            assert!(newcomer.body(sample).await.is_some());
+        }
+        assert!(failures <= 3, "one for each server: {failures}");
+    }
+}
+
+#[tokio::test]
 async fn a_failover_and_another_one_back_keep_what_was_stored() {
     let mut cluster = RedisCluster::start();
     let desk = desk(&cluster).await;
