@@ -11,6 +11,10 @@
 //!
 //! Which primary has a slot is known from the servers ([`map`]), and asked again when something
 //! points to a change ([`cluster`]).
+//!
+//! The epoch of a namespace is in one place, whoever holds what stands under it. So it is the one to
+//! delete when any of them turns out to have been restored from a dump
+//! ([`incarnation`](super::incarnation)).
 
 mod cluster;
 mod dispatch;
