@@ -1,9 +1,12 @@
 //! Asking the store.
 
+use std::time::Duration;
+
 use http::HeaderMap;
 
-use super::{Engine, Exchange};
-use crate::epoch::Captured;
+use super::budget::Budget;
+use super::{Engine, Exchange, storing};
+use crate::epoch::{Captured, Scope};
 use crate::error::{Error, ErrorKind};
 use crate::invalidation::Unconfirmed;
 use crate::key::PrimaryKey;
@@ -25,7 +28,16 @@ impl Engine {
         Some(found)
     }
 
-    fn wanted<'a>(
+    /// Asks the store.
+    pub(super) async fn find(&self, wanted: Wanted<'_>, scopes: &[Scope]) -> Result<Found, Error> {
+        let before = self.journal.unconfirmed();
+        let mut found = self.store.lookup(wanted, scopes).await?;
+        self.refuse_invalidated(&mut found, &before);
+        Ok(found)
+    }
+
+    /// Says what a request wants of the store.
+    pub(super) fn wanted<'a>(
         &'a self,
         key: &'a PrimaryKey,
         fields: &'a HeaderMap,
@@ -78,9 +90,11 @@ impl Exchange {
     /// Captures the epochs that what the handler is about to make will stand under.
     ///
     /// `None` if the store cannot tell; the response is then not stored.
-    pub(super) async fn capture(&self) -> Option<Captured> {
-        let namespace = &self.engine.options.namespace;
-        match self.engine.store.capture(namespace, &self.scopes).await {
+    pub(super) async fn capture(&mut self) -> Option<Captured> {
+        let Engine { options, store, .. } = &*self.engine;
+        let capturing = store.capture(&options.namespace, &self.scopes);
+        let waiting = self.budget.wait(&options.clock, Duration::MAX, capturing);
+        match waiting.await.unwrap_or_else(|| Err(Budget::exceeded())) {
             Ok(captured) => Some(captured),
             Err(error) => {
                 self.store_failed(&error, "capture");
@@ -89,20 +103,30 @@ impl Exchange {
         }
     }
 
-    /// Says what the request wants of the store.
-    pub(super) fn wanted<'a>(&'a self, request: &'a HeaderMap) -> Wanted<'a> {
-        self.engine
-            .wanted(&self.key, request, self.route.as_deref())
-    }
-
-    pub(super) async fn ask_store(&self, request: &HeaderMap) -> Result<Found, Miss> {
-        self.engine.storing.end(&self.key).await;
-        let before = self.engine.journal.unconfirmed();
-        let wanted = self.wanted(request);
-        let found = self.engine.store.lookup(wanted, &self.scopes).await;
-        let mut found = found.map_err(|error| self.not_found(&error))?;
-        self.engine.refuse_invalidated(&mut found, &before);
-        Ok(found)
+    /// Asks the store, behind what it is just being given for the same.
+    pub(super) async fn ask_store(&mut self, request: &HeaderMap) -> Result<Found, Miss> {
+        let Self {
+            engine,
+            key,
+            route,
+            scopes,
+            budget,
+            ..
+        } = self;
+        let clock = &engine.options.clock;
+        let stored = engine.storing.end(key);
+        let asking = match budget.wait(clock, storing::PATIENCE, stored).await {
+            None => None,
+            Some(()) => {
+                let wanted = engine.wanted(key, request, route.as_deref());
+                let longest = engine.store.longest_lookup();
+                budget
+                    .wait(clock, longest, engine.find(wanted, scopes))
+                    .await
+            }
+        };
+        let found = asking.unwrap_or_else(|| Err(Budget::exceeded()));
+        found.map_err(|error| self.not_found(&error))
     }
 
     /// Counts a look-up that failed, and returns the reason for the miss that it is.

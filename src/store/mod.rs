@@ -105,6 +105,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<Found, Error>>;
 
+    /// Returns within what time [`lookup`](Self::lookup) ends by itself, if the store knows.
+    ///
+    /// The cache then sets no timer for a look-up that can keep a request waiting for no longer than
+    /// [it may](crate::CacheLayer::store_wait).
+    fn longest_lookup(&self) -> Duration {
+        Duration::MAX
+    }
+
     /// Returns the current epochs of `scopes`, making those that are missing.
     ///
     /// # Errors

@@ -94,7 +94,9 @@ impl RedisStoreBuilder {
     /// Takes a look-up that lasts longer for a miss; 100 ms by default.
     ///
     /// A request may wait for so long, and for [`capture_timeout`](Self::capture_timeout), before
-    /// the handler runs, until the circuit breaker opens.
+    /// the handler runs, until the circuit breaker opens; but for all of it together no longer than
+    /// [`CacheLayer::store_wait`](crate::CacheLayer::store_wait), which a longer time here should not
+    /// exceed: the breaker does not count what a request has given up.
     pub fn read_timeout(mut self, limit: Duration) -> Self {
         self.limits.read = limit;
         self

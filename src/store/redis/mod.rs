@@ -186,6 +186,10 @@ impl Store for RedisStore {
         })
     }
 
+    fn longest_lookup(&self) -> Duration {
+        self.0.limits.read
+    }
+
     fn capture<'a>(
         &'a self,
         namespace: &'a Namespace,
