@@ -8,7 +8,7 @@ use super::budget::Budget;
 use super::{Engine, Exchange, storing};
 use crate::epoch::{Captured, Scope};
 use crate::error::{Error, ErrorKind};
-use crate::invalidation::Unconfirmed;
+use crate::invalidation::Moment;
 use crate::key::PrimaryKey;
 use crate::reason::Miss;
 use crate::rules::Route;
@@ -22,17 +22,17 @@ impl Engine {
         fields: &HeaderMap,
         route: Option<&Route>,
     ) -> Option<Found> {
-        let before = self.journal.unconfirmed();
+        let asked = self.journal.moment();
         let mut found = self.store.peek(&self.wanted(key, fields, route))?;
-        self.refuse_invalidated(&mut found, &before);
+        self.refuse_invalidated(&mut found, asked);
         Some(found)
     }
 
     /// Asks the store.
     pub(super) async fn find(&self, wanted: Wanted<'_>, scopes: &[Scope]) -> Result<Found, Error> {
-        let before = self.journal.unconfirmed();
+        let asked = self.journal.moment();
         let mut found = self.store.lookup(wanted, scopes).await?;
-        self.refuse_invalidated(&mut found, &before);
+        self.refuse_invalidated(&mut found, asked);
         Ok(found)
     }
 
@@ -52,11 +52,10 @@ impl Engine {
         }
     }
 
-    /// Takes out of what was found what the journal refuses: what it knew before the store was
-    /// asked, and what it knows now.
-    fn refuse_invalidated(&self, found: &mut Found, before: &Unconfirmed) {
+    /// Takes out of what was found, since the store was `asked`, what the journal refuses.
+    fn refuse_invalidated(&self, found: &mut Found, asked: Moment) {
         if let Outcome::Response(stored) = &found.outcome
-            && before.blocks(&self.journal.unconfirmed(), stored.stamp())
+            && self.journal.blocks(asked, stored.stamp())
         {
             found.outcome = Outcome::Invalidated;
         }

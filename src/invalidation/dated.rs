@@ -31,11 +31,9 @@ impl Dated {
     }
 
     /// Takes the scopes out whose time has come.
-    pub(super) fn take_due(&mut self, now: Instant) -> impl Iterator<Item = Scope> + use<> {
+    pub(super) fn take_due(&mut self, now: Instant) -> impl Iterator<Item = Scope> {
         let due = self.0.partition_point(|(time, _)| *time <= now);
-        let rest = self.0.split_off(due);
-        let due = std::mem::replace(&mut self.0, rest);
-        due.into_iter().map(|(_, scope)| scope)
+        self.0.drain(..due).map(|(_, scope)| scope)
     }
 
     /// Takes all scopes out.

@@ -11,8 +11,9 @@
 
 mod dated;
 mod journal;
+mod pending;
 
-pub(crate) use self::journal::{Journal, Unconfirmed};
+pub(crate) use self::journal::{Journal, Moment};
 
 /// More scopes than this wait as one: that of the whole namespace.
 const MAX_SCOPES: usize = 100_000;
