@@ -28,6 +28,8 @@ pub use self::claim::{Claim, FillLock, FillWait, Settled};
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::{Mirroring, RedisStore, RedisStoreBuilder};
+#[cfg(feature = "redis")]
+pub(crate) use self::redis::{SHORTEST_SECRET, WAITS};
 #[cfg(feature = "memory")]
 pub use self::tiered::{TieredStore, WhenAway};
 use crate::clock::Clock;

@@ -34,6 +34,10 @@ pub struct RedisStoreBuilder {
     former_secret: Option<Box<[u8]>>,
 }
 
+/// The times that an option of a store can be.
+pub(crate) const WAITS: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(60);
+
 /// What a store keeps within.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -259,7 +263,6 @@ impl RedisStoreBuilder {
     }
 
     pub(super) fn plan(&self) -> Result<Plan, Error> {
-        const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
         for (name, time) in [
             ("connect_timeout", self.connect_timeout),
             ("check_interval", self.check_interval),
@@ -272,7 +275,7 @@ impl RedisStoreBuilder {
         .into_iter()
         .chain(self.quorum.map(|quorum| ("wait_replicas", quorum.within)))
         {
-            if !WAIT.contains(&time) {
+            if !WAITS.contains(&time) {
                 let message = format!("{name} of {time:?} is not between 1 ms and 60 s");
                 return Err(Error::new(ErrorKind::Invalid, message));
             }

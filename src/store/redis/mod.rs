@@ -41,11 +41,13 @@ use smallvec::SmallVec;
 
 use self::builder::Limits;
 pub use self::builder::RedisStoreBuilder;
+pub(crate) use self::builder::WAITS;
 use self::connection::{Names, Replies, get};
 pub use self::control::Mirroring;
 use self::epochs::Known;
 use self::layout::{Name, Place};
 use self::lookup::{Hints, Lookup};
+pub(crate) use self::seal::SHORTEST_SECRET;
 use self::seal::Seal;
 use self::shards::{Lane, Shards};
 use self::variants::Variants;
