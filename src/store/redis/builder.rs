@@ -88,8 +88,8 @@ impl RedisStoreBuilder {
 
     /// Makes sure every so often that a server still answers on which nothing fails; 5 s by default.
     ///
-    /// So a server that went away is known before the first request of the morning waits for it, and
-    /// one that is no longer the primary of its Sentinels is left.
+    /// So a server that went away is known before the first request of the morning waits for it.
+    /// Sentinels are asked more often.
     pub fn check_interval(mut self, interval: Duration) -> Self {
         self.check_interval = interval;
         self
