@@ -15,7 +15,7 @@ use super::decide::{self, Decision};
 use super::fill;
 use super::forward::concerns_requester;
 use super::interim::Interims;
-use super::respond::{self, Content};
+use super::respond::{self, Content, Held};
 use super::{Engine, Forward, Step};
 use crate::entry::StoredResponse;
 use crate::epoch::{Scope, ScopeKind, Stamp};
@@ -284,7 +284,7 @@ impl Forward {
         let Decision::Serve(_) = decision else {
             return None;
         };
-        let mut response = respond::represent(engine, stored, request, facts);
+        let mut response = respond::represent(engine, &mut Held::Shared(stored), request, facts);
         if let Some(along) = along
             && response.status() != StatusCode::NOT_MODIFIED
         {

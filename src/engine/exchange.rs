@@ -10,7 +10,7 @@ use super::budget::Budget;
 use super::decide::{self, Decision, Service};
 use super::forward::{Forward, Nominated};
 use super::request::Facts;
-use super::respond::{self, Content};
+use super::respond::{self, Content, Held};
 use super::{Engine, Following, refresh};
 use crate::entry::StoredResponse;
 use crate::epoch::{Captured, Scope};
@@ -82,7 +82,7 @@ impl Exchange {
         let mut scopes = SmallVec::from_slice(&[engine.everything, Scope::path(namespace, &path)]);
         let mut tags = Some(0);
         if let Some(matched) = matched {
-            scopes.push(Scope::route(namespace, matched.route.pattern.text()));
+            scopes.extend(engine.routes.get(matched.route.index).copied());
             tags = matched.tags().ok().map(|tags| {
                 scopes.extend(tags.iter().map(|tag| Scope::tag(namespace, tag.as_bytes())));
                 tags.len()
@@ -121,13 +121,18 @@ impl Exchange {
             Err(why) => return self.forward(why, Nominated::new(), None, None, request),
         };
         let (why, nominated) = match found.outcome {
-            Outcome::Response(stored) => match self.judge(&stored, request) {
+            Outcome::Response(mut stored) => match self.judge(&stored, request) {
                 Decision::Serve(service) => {
-                    let response = self.serve(&stored, request, service, found.tier);
+                    let stored = match Arc::get_mut(&mut stored) {
+                        Some(own) => Held::Last(own),
+                        None => Held::Shared(&stored),
+                    };
+                    let response = self.serve(stored, request, service, found.tier);
                     return Step::Answer(response);
                 }
                 Decision::ServeAndRefresh(service) => {
-                    let response = self.serve(&stored, request, service, found.tier);
+                    let shared = Held::Shared(&stored);
+                    let response = self.serve(shared, request, service, found.tier);
                     return self.refresh(response, stored, found.captured, request);
                 }
                 Decision::Complete => {
@@ -161,10 +166,10 @@ impl Exchange {
         let Outcome::Response(stored) = found.outcome else {
             return None;
         };
-        match self.judge(&stored, request) {
-            Decision::Serve(service) => Some(self.serve(&stored, request, service, found.tier)),
-            _ => None,
-        }
+        let Decision::Serve(service) = self.judge(&stored, request) else {
+            return None;
+        };
+        Some(self.serve(Held::Shared(&stored), request, service, found.tier))
     }
 
     fn judge(&self, stored: &StoredResponse, request: &HeaderMap) -> Decision {
@@ -185,7 +190,7 @@ impl Exchange {
 
     fn serve(
         &self,
-        stored: &StoredResponse,
+        stored: Held<'_>,
         request: &HeaderMap,
         service: Service,
         tier: Option<&'static str>,

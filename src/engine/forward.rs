@@ -17,7 +17,7 @@ use super::collapse::Lead;
 use super::fill::{self, Aboard};
 use super::interim::Listener;
 use super::refresh::Refreshing;
-use super::respond::{self, Content};
+use super::respond::{self, Content, Held};
 use super::{Engine, Exchange, Recorder, partial, refresh};
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, ScopeKind};
@@ -480,7 +480,12 @@ impl Forward {
         let exchange = &self.exchange;
         let engine = &exchange.engine;
         let age = stored.age(engine.options.clock.now());
-        let mut response = respond::represent(engine, stored, &self.client, &exchange.facts);
+        let mut response = respond::represent(
+            engine,
+            &mut Held::Shared(stored),
+            &self.client,
+            &exchange.facts,
+        );
         respond::state_age(response.headers_mut(), age);
         let ttl = Some(stored.terms.remaining(age));
         engine.sign(

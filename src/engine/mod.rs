@@ -79,6 +79,8 @@ pub(crate) struct Engine {
     unread: Once,
     /// The scope of the whole namespace, which every stamp holds.
     everything: Scope,
+    /// The scope of each route, in their order.
+    routes: Box<[Scope]>,
     /// What enters the key of a request without a rule.
     unruled_key: KeySpec,
 }
@@ -155,8 +157,12 @@ impl Engine {
             options.clock.clone(),
             options.repeat_invalidations,
         );
+        let namespace = options.namespace.as_str();
+        let patterns = options.rules.patterns();
+        let routes = patterns.iter().map(|text| Scope::route(namespace, text));
         Self {
-            metrics: Metrics::new(store.name(), store.tiers(), options.rules.patterns()),
+            routes: routes.collect(),
+            metrics: Metrics::new(store.name(), store.tiers(), patterns),
             unruled_key: KeySpec::default(),
             everything: Scope::namespace(options.namespace.as_str()),
             journal: Arc::new(journal),

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Request, Response, Version};
 use http_body::Body;
 
 use super::decide::{self, Decision, Service};
-use super::respond::{self, Content};
+use super::respond::{self, Content, Held};
 use super::{Engine, Exchange, Reading, Write};
 use crate::extension::Told;
 use crate::key::{ContentKind, KeySpec, NoKey, PrimaryKey};
@@ -194,6 +194,7 @@ impl Engine {
                 .or_ahead(route, stored, age);
             if let Decision::Serve(service) = decision {
                 let fields = request.headers();
+                let stored = Held::Shared(stored);
                 let response =
                     respond::from_store(self, stored, fields, &facts, service, *tier, started);
                 self.metrics.found_in(*tier);

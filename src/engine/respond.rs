@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
+use std::ops::Deref;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -110,7 +112,7 @@ impl Content {
 
     fn next_frame(&mut self) -> Option<Frame<Bytes>> {
         let next = self.rest.pop_front();
-        let data = std::mem::replace(&mut self.first, next);
+        let data = mem::replace(&mut self.first, next);
         data.map(Frame::data).or_else(|| {
             self.trailers
                 .take()
@@ -147,10 +149,47 @@ impl From<Bytes> for Content {
     }
 }
 
+/// A stored response to answer with.
+pub(super) enum Held<'a> {
+    /// Others have it too, or will.
+    Shared(&'a StoredResponse),
+    /// Nobody needs it after this answer, which takes what it can use.
+    Last(&'a mut StoredResponse),
+}
+
+impl Held<'_> {
+    fn take_fields(&mut self) -> HeaderMap {
+        match self {
+            Self::Shared(stored) => stored.fields.clone(),
+            Self::Last(stored) => mem::take(&mut stored.fields),
+        }
+    }
+
+    fn take_content(&mut self) -> Content {
+        match self {
+            Self::Shared(stored) => content(stored),
+            Self::Last(stored) => {
+                Content::whole(mem::take(&mut stored.body), stored.trailers.take())
+            }
+        }
+    }
+}
+
+impl Deref for Held<'_> {
+    type Target = StoredResponse;
+
+    fn deref(&self) -> &StoredResponse {
+        match self {
+            Self::Shared(stored) => stored,
+            Self::Last(stored) => stored,
+        }
+    }
+}
+
 /// Answers a request from a stored response, whatever its state, and says which tier it was in.
 pub(super) fn from_store(
     engine: &Engine,
-    stored: &StoredResponse,
+    mut stored: Held<'_>,
     request: &HeaderMap,
     facts: &Facts,
     service: Service,
@@ -158,7 +197,7 @@ pub(super) fn from_store(
     now: Instant,
 ) -> Response<Content> {
     let age = stored.age(now);
-    let mut response = represent(engine, stored, request, facts);
+    let mut response = represent(engine, &mut stored, request, facts);
     let fields = response.headers_mut();
     for name in &stored.terms.omitted {
         fields.remove(name);
@@ -167,60 +206,61 @@ pub(super) fn from_store(
         Service::Fresh => tier,
         Service::Stale(allowance) => Some(allowance.as_str()),
     };
-    let words = words(engine, stored, age, detail);
+    let words = words(engine, &stored, age, detail);
     write_age(fields, words.age);
     write_status(fields, words.cache_status);
     response
 }
 
 /// Returns what a hit says of itself.
-fn words(
-    engine: &Engine,
-    stored: &StoredResponse,
-    age: Duration,
-    detail: Option<&'static str>,
-) -> Words {
+fn words(engine: &Engine, stored: &Held<'_>, age: Duration, detail: Option<&'static str>) -> Words {
     let ttl = stored.terms.remaining(age);
+    let put = || Words {
+        age: age_value(age),
+        cache_status: engine.status(Some(&stored.key), Handling::Hit, Some(ttl), detail),
+    };
+    let Held::Shared(stored) = stored else {
+        return put();
+    };
     let moment = Moment {
         age: age.as_secs(),
         ttl,
         detail,
     };
-    stored.said.at(&engine.options.signature, moment, || Words {
-        age: age_value(age),
-        cache_status: engine.status(Some(&stored.key), Handling::Hit, Some(ttl), detail),
-    })
+    stored.said.at(&engine.options.signature, moment, put)
 }
 
 /// Chooses what the request gets of a stored response: all of it, its head, or only the news that
 /// nothing has changed.
 pub(super) fn represent(
     engine: &Engine,
-    stored: &StoredResponse,
+    stored: &mut Held<'_>,
     request: &HeaderMap,
     facts: &Facts,
 ) -> Response<Content> {
     if is_unmodified(engine, stored, request, facts) {
         return not_modified(stored);
     }
-    let mut response = Response::new(match facts.head {
-        true => Content::default(),
-        false => content(stored),
-    });
-    *response.status_mut() = stored.status;
-    *response.headers_mut() = stored.fields.clone();
     if facts.range || stored.status == StatusCode::PARTIAL_CONTENT {
         match partial::portion(engine, stored, request, facts) {
             Portion::Some(portion) => {
+                let mut fields = stored.take_fields();
+                portion.write_fields(&mut fields);
+                let mut response = Response::new(portion.chunks.into_iter().collect());
                 *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-                portion.write_fields(response.headers_mut());
-                *response.body_mut() = portion.chunks.into_iter().collect();
+                *response.headers_mut() = fields;
                 return response;
             }
             Portion::Unsatisfiable => return unsatisfiable(stored),
             Portion::Whole | Portion::Missing => {}
         }
     }
+    let mut response = Response::new(match facts.head {
+        true => Content::default(),
+        false => stored.take_content(),
+    });
+    *response.status_mut() = stored.status;
+    *response.headers_mut() = stored.take_fields();
     response
 }
 

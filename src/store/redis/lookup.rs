@@ -266,9 +266,9 @@ impl<'a> Lookup<'a> {
 
     /// Reads a response; `None` if it is not a whole one of this key and variant.
     fn decode(&self, digest: Digest, entry: &Bytes) -> Option<StoredResponse> {
-        let name = self.place.entry(digest);
+        let name = || self.place.entry(digest);
         let Wanted { key, clock, .. } = self.wanted;
-        let response = self.shared.decode(&name, entry, key, clock);
+        let response = self.shared.decode(name, entry, key, clock);
         response.filter(|r| self.place.digest(&r.variant) == digest)
     }
 

@@ -359,7 +359,7 @@ impl Shared {
         let Some(entry) = dispatch.send(&commands).await?.bytes()? else {
             return Ok(());
         };
-        let held = self.decode(&name, &entry, &response.key, &self.clock);
+        let held = self.decode(|| name.clone(), &entry, &response.key, &self.clock);
         let is_the_one = |held: StoredResponse| {
             held.stamp == response.stamp
                 && held.fields == response.fields
@@ -376,7 +376,7 @@ impl Shared {
     /// Reads what stands under the name of a response; `None` if it is no whole one of this key.
     fn decode(
         &self,
-        name: &Name,
+        name: impl FnOnce() -> Name,
         entry: &Bytes,
         key: &PrimaryKey,
         clock: &Clock,
@@ -388,7 +388,7 @@ impl Shared {
 
     /// Reads what stands under the name of what varies; `None` if that is no whole list.
     fn decode_list(&self, place: &Place<'_>, list: &Bytes) -> Option<Variants> {
-        Variants::decode(&self.seal.open(&place.variants(), list)?)
+        Variants::decode(&self.seal.open(|| place.variants(), list)?)
     }
 
     /// The monotonic time, as a number.
