@@ -35,13 +35,6 @@ impl Dated {
         let due = self.0.partition_point(|(time, _)| *time <= now);
         self.0.drain(..due).map(|(_, scope)| scope)
     }
-
-    /// Takes all scopes out.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = Scope> + use<> {
-        std::mem::take(&mut self.0)
-            .into_iter()
-            .map(|(_, scope)| scope)
-    }
 }
 
 #[cfg(test)]
@@ -68,7 +61,7 @@ mod tests {
         dated.push(second(3), many.iter().copied(), everything);
         assert_eq!(dated.0.len(), MAX_SCOPES);
         dated.push(second(4), [tag(0)].into_iter(), everything);
-        assert!(dated.take().eq([everything]));
+        assert!(dated.take_due(second(4)).eq([everything]));
         assert!(dated.is_empty());
     }
 }

@@ -9,7 +9,8 @@ use parking_lot::RwLock;
 use tokio::time::sleep;
 
 use super::dated::Dated;
-use super::pending::Pending;
+use super::pending::{BATCH, Pending};
+use super::told::Told;
 use super::{Invalidated, MAX_SCOPES};
 use crate::clock::Clock;
 use crate::epoch::{Scope, Stamp};
@@ -46,8 +47,10 @@ pub(crate) struct Journal {
 struct State {
     pending: Pending,
     delivering: bool,
-    /// What the store has confirmed lately, with the time to forget it.
-    confirmed: Dated,
+    /// What the store has confirmed lately.
+    confirmed: Told,
+    /// What it may have lost of that, and is to be pending once more.
+    recalled: Told,
     /// What is to be invalidated again.
     repeats: Dated,
 }
@@ -102,7 +105,7 @@ impl Journal {
             return false;
         }
         let state = self.state.read();
-        state.pending.concerns(stamp, since.endings)
+        state.concerns(stamp, since)
     }
 
     /// Invalidates `scopes`: here before this returns, in the store when what it returns is awaited.
@@ -126,6 +129,10 @@ impl Journal {
 
     /// Waits until the store has confirmed all that is pending now.
     pub(crate) async fn delivered(&self) {
+        // What is recalled has no number yet.
+        while self.state.read().recalled.len() > 0 {
+            sleep(FIRST_PAUSE).await;
+        }
         let latest = self.state.read().pending.latest();
         let everything = self.everything();
         let is_pending = || {
@@ -206,9 +213,12 @@ impl Journal {
             return;
         }
         let mut state = self.state.write();
-        for scope in state.confirmed.take() {
-            state.pending.enter(scope);
-        }
+        let State {
+            confirmed,
+            recalled,
+            ..
+        } = &mut *state;
+        recalled.take_over(confirmed);
         self.publish(&state);
         self.generation.store(generation, Ordering::Release);
     }
@@ -217,7 +227,7 @@ impl Journal {
     fn publish(&self, state: &State) {
         let endings = state.pending.endings();
         self.endings.store(endings, Ordering::Release);
-        self.length.store(state.pending.len(), Ordering::Release);
+        self.length.store(state.len(), Ordering::Release);
     }
 
     /// Returns what a delivery has to do next; when nothing is, ends it in the same breath, so that
@@ -229,11 +239,13 @@ impl Journal {
         let State {
             pending,
             confirmed,
+            recalled,
             repeats,
             ..
         } = &mut *state;
-        drop(confirmed.take_due(now));
-        for scope in repeats.take_due(now) {
+        confirmed.forget_due(now);
+        let recalled = std::iter::from_fn(|| recalled.pop()).take(BATCH);
+        for scope in recalled.chain(repeats.take_due(now)) {
             pending.enter(scope);
         }
         self.publish(&state);
@@ -278,8 +290,20 @@ impl Journal {
 }
 
 impl State {
+    /// Returns how many scopes the store has not confirmed.
+    fn len(&self) -> usize {
+        self.pending.len().saturating_add(self.recalled.len())
+    }
+
     fn is_done(&self) -> bool {
-        self.pending.len() == 0 && self.confirmed.is_empty() && self.repeats.is_empty()
+        self.len() == 0 && self.confirmed.len() == 0 && self.repeats.is_empty()
+    }
+
+    /// Whether something with this stamp has been invalidated though the store may not have known at
+    /// some time since then.
+    fn concerns(&self, stamp: &Stamp, since: Moment) -> bool {
+        self.pending.concerns(stamp, since.endings)
+            || stamp.iter().any(|(scope, _)| self.recalled.contains(scope))
     }
 }
 

@@ -12,6 +12,7 @@
 mod dated;
 mod journal;
 mod pending;
+mod told;
 
 pub(crate) use self::journal::{Journal, Moment};
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::epoch::{Scope, Stamp};
 
 /// How many scopes are told to the store in one call.
-const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 /// So many of those that were told last are remembered: several batches may be told while the store
 /// looks something up.
 const MAX_ENDED: usize = 4 * BATCH;
