@@ -1,15 +1,14 @@
 //! Asking a server, and hearing what it answers.
 
-use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, Pipeline, ToRedisArgs};
 use tokio::time::timeout_at;
 
 use super::reply::Replies;
+use super::wire::Wire;
 use super::{Names, Shared};
 use crate::error::Error;
 use crate::store::redis::incarnation::Trusted;
@@ -17,7 +16,7 @@ use crate::store::redis::incarnation::Trusted;
 /// Commands and their replies, under one deadline.
 pub(crate) struct Exchange<'a> {
     pub(super) shared: &'a Shared,
-    pub(super) handle: MultiplexedConnection,
+    pub(super) wire: Wire,
     pub(super) trusted: Arc<Trusted>,
     pub(super) deadline: Instant,
 }
@@ -54,10 +53,10 @@ impl Exchange<'_> {
         if names.is_empty() {
             return Ok(Replies::new(Vec::new()));
         }
-        let reply = self.handle.send_packed_command(names.command());
+        let reply = self.wire.ask_raw(names.command());
         let outcome = timeout_at(self.deadline.into(), reply).await;
-        let reply = self.shared.received(outcome, slice::from_ref)?;
-        Replies::of_array(Some(reply))
+        let outcome = outcome.map(|reply| Replies::of_raw(reply?));
+        self.shared.received(outcome)?.into_list()
     }
 
     /// Sends commands in one piece and waits for all replies.
@@ -72,13 +71,10 @@ impl Exchange<'_> {
         if commands.is_empty() {
             return Ok(Replies::new(Vec::new()));
         }
-        let replies = self
-            .handle
-            .send_packed_commands(commands, 0, commands.len());
+        let replies = self.wire.send(commands);
         let outcome = timeout_at(self.deadline.into(), replies).await;
         self.shared
-            .received(outcome, Vec::as_slice)
-            .map(Replies::new)
+            .received(outcome.map(|replies| replies.map(Replies::new)))
     }
 }
 

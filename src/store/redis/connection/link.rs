@@ -18,15 +18,16 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
+use tokio::time::sleep;
 
 use super::Server;
 use super::address::{Address, Endpoint};
+use super::lent::Lent;
 use super::tls::Tls;
+use super::wire::{Carrier, Wire};
 use crate::store::redis::control::{Listener, Tracker};
 use crate::store::redis::incarnation::Trusted;
 
-/// So many commands are under way at most; the next ones wait, until their deadlines.
-const IN_FLIGHT: usize = 1024;
 /// A peer that acknowledges nothing for so long is gone.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,9 +37,9 @@ const USER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Nothing moves on it but while [`drive`](Self::drive) is awaited. Dropped, it ends at once, and
 /// what is under way on it fails.
 pub(super) struct Link {
-    handle: MultiplexedConnection,
+    wire: Wire,
     trusted: Arc<Trusted>,
-    driver: Pin<Box<dyn Future<Output = ()> + Send>>,
+    carrier: Pin<Box<dyn Future<Output = ()> + Send>>,
     version: Option<String>,
     /// The one of the server's terms in which it was found there.
     term: u64,
@@ -119,11 +120,10 @@ impl Link {
         question: &Cmd,
     ) -> RedisResult<Value> {
         let mut link = Self::connect(endpoint, login, tls, None).await?;
-        let mut handle = link.handle();
-        let answer = question.query_async(&mut handle);
+        let wire = link.wire();
         let hung_up = || Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
-        let alone = AtomicUsize::new(0);
-        link.drive(&alone, answer).await.unwrap_or_else(hung_up)
+        let answer = link.drive(&AtomicUsize::new(0), wire.ask(question)).await;
+        answer.unwrap_or_else(hung_up)
     }
 
     async fn log_in<S>(
@@ -135,29 +135,28 @@ impl Link {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut login = login.clone();
-        let mut config = AsyncConnectionConfig::new()
-            // Deadlines are the callers': they include the wait until a command is sent.
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(IN_FLIGHT)
-            .set_concurrency_limit(IN_FLIGHT);
-        if let Some(listener) = listener {
+        if listener.is_some() {
             login = login.set_protocol(ProtocolVersion::RESP3);
-            config = config.set_push_sender(listener);
         }
-        let (handle, driver) =
-            MultiplexedConnection::new_with_config(&login, stream, config).await?;
+        let stream = Lent::new(stream);
+        let config = AsyncConnectionConfig::new();
+        drop(MultiplexedConnection::new_with_config(&login, stream.clone(), config).await?);
+        let stream = stream
+            .returned()
+            .ok_or_else(|| io::Error::other("the login goes on"))?;
+        let (wire, carrier) = Carrier::new(stream, listener);
         Ok(Self {
-            handle,
+            wire,
             trusted: Arc::default(),
-            driver: Box::pin(driver),
+            carrier: Box::pin(carrier.run()),
             version: None,
             term: 0,
         })
     }
 
-    /// Returns a handle to send commands with.
-    pub(super) fn handle(&self) -> MultiplexedConnection {
-        self.handle.clone()
+    /// Returns what commands are sent with.
+    pub(super) fn wire(&self) -> Wire {
+        self.wire.clone()
     }
 
     /// Returns what the server says it is, such as `Redis 7.2.4`, if it says so.
@@ -193,7 +192,7 @@ impl Link {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match self.driver.as_mut().poll(cx) {
+            match self.carrier.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(None),
                 Poll::Pending => other.as_mut().poll(cx).map(Some),
             }
@@ -207,8 +206,8 @@ impl Link {
     ///
     /// When the server refuses, as while it is loading.
     pub(super) fn ask(&self, question: Cmd) -> impl Future<Output = RedisResult<()>> + use<> {
-        let mut handle = self.handle();
-        async move { question.exec_async(&mut handle).await }
+        let wire = self.wire();
+        async move { wire.ask(&question).await.map(drop) }
     }
 
     /// Whether the server said to be a replica; one that does not say is believed to be none.
@@ -219,17 +218,24 @@ impl Link {
 
     /// Asks what the server says of itself, before anybody else asks anything.
     async fn info(&mut self, section: &str) -> Option<String> {
-        let mut handle = self.handle();
-        let mut info = redis::cmd("INFO");
-        let info = info.arg(section).query_async(&mut handle);
-        self.drive(&AtomicUsize::new(0), info).await?.ok()
+        let wire = self.wire();
+        let question = redis::cmd("INFO").arg(section).take();
+        let answer = self
+            .drive(&AtomicUsize::new(0), wire.ask(&question))
+            .await?;
+        redis::from_redis_value(answer.ok()?).ok()
     }
 
-    /// Ends the connection when all other handles are gone and their commands are answered.
-    pub(super) async fn drain(self) {
-        let Self { handle, driver, .. } = self;
-        drop(handle);
-        driver.await;
+    /// Ends the connection when the exchanges under way are over.
+    pub(super) async fn drain(mut self, exchanges: &AtomicUsize) {
+        /// A short part of the longest time that anything takes.
+        const PAUSE: Duration = Duration::from_millis(2);
+        let over = async {
+            while exchanges.load(Ordering::Relaxed) > 0 {
+                sleep(PAUSE).await;
+            }
+        };
+        self.drive(exchanges, over).await;
     }
 }
 

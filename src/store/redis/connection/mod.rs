@@ -3,13 +3,16 @@
 //! The client's own `ConnectionManager` lets a command wait while it reconnects. A cache must not:
 //! here commands fail at once while the connection is down, and a task of the connection's own
 //! brings it up again ([`upkeep`]). A store has two, for what is short and what is long ([`lanes`]).
+//! The client logs in and reads replies; what moves on the connection is our own ([`wire`]).
 
 mod address;
 mod breaker;
 mod bulletin;
 mod condition;
 mod exchange;
+mod frame;
 mod lanes;
+mod lent;
 mod link;
 mod names;
 mod reply;
@@ -25,6 +28,7 @@ mod tls;
 #[path = "no_tls.rs"]
 mod tls;
 mod upkeep;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,7 +36,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisResult, Value};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -52,6 +55,7 @@ pub(crate) use self::reply::{Replies, sent_on};
 pub(crate) use self::server::Server;
 pub(crate) use self::target::Target;
 use self::upkeep::Upkeep;
+use self::wire::Wire;
 use super::control::Tracker;
 use super::incarnation::Trusted;
 use crate::error::{Error, ErrorKind};
@@ -79,7 +83,7 @@ struct Shared {
 
 enum State {
     Up {
-        handle: MultiplexedConnection,
+        wire: Wire,
         trusted: Arc<Trusted>,
         term: u64,
     },
@@ -180,13 +184,11 @@ impl Connection {
                 Err(server.away(upkeep::LEFT_BEHIND))
             }
             State::Up { .. } if !server.is_confirmed() => Err(server.away(upkeep::UNCONFIRMED)),
-            State::Up {
-                handle, trusted, ..
-            } => {
+            State::Up { wire, trusted, .. } => {
                 self.shared.exchanges.fetch_add(1, Ordering::Relaxed);
                 Ok(Exchange {
                     shared: &self.shared,
-                    handle: handle.clone(),
+                    wire: wire.clone(),
                     trusted: Arc::clone(trusted),
                     deadline,
                 })
@@ -248,7 +250,7 @@ impl fmt::Debug for Connection {
 impl State {
     fn up(link: &Link) -> Self {
         Self::Up {
-            handle: link.handle(),
+            wire: link.wire(),
             trusted: link.trusted(),
             term: link.term(),
         }
@@ -256,16 +258,12 @@ impl State {
 }
 
 impl Shared {
-    /// Notes how an exchange fared, by the values received.
-    fn received<T>(
-        &self,
-        outcome: Result<RedisResult<T>, Elapsed>,
-        values: fn(&T) -> &[Value],
-    ) -> Result<T, Error> {
+    /// Notes how an exchange fared, by the replies received.
+    fn received(&self, outcome: Result<RedisResult<Replies>, Elapsed>) -> Result<Replies, Error> {
         let address = &self.server.address;
         let error = match outcome {
             Ok(Ok(received)) => {
-                self.answered(values(&received));
+                self.answered(received.values());
                 return Ok(received);
             }
             Ok(Err(error)) => {

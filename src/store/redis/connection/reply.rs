@@ -3,17 +3,45 @@
 use std::vec;
 
 use bytes::Bytes;
-use redis::{RedisError, ServerError, Value};
+use redis::{RedisError, RedisResult, ServerError, Value};
 
+use super::frame;
 use crate::error::{Error, ErrorKind};
 
 /// The replies to a pipeline, to be taken in the order of its commands.
 #[derive(Debug)]
-pub(crate) struct Replies(vec::IntoIter<Value>);
+pub(crate) struct Replies(Left);
+
+/// What has not been taken.
+#[derive(Debug)]
+enum Left {
+    Values(vec::IntoIter<Value>),
+    /// A list of strings as it was received, and where the next one begins.
+    Strings(Bytes, usize),
+}
 
 impl Replies {
     pub(crate) fn new(values: Vec<Value>) -> Self {
-        Self(values.into_iter())
+        Self(Left::Values(values.into_iter()))
+    }
+
+    /// Takes the reply to an `MGET` as it was received.
+    pub(super) fn of_raw(reply: Bytes) -> RedisResult<Self> {
+        match frame::list(&reply) {
+            Some(strings) => {
+                let begin = reply.len().saturating_sub(strings.len());
+                Ok(Self(Left::Strings(reply, begin)))
+            }
+            None => Ok(Self::new(vec![redis::parse_redis_value(&reply)?])),
+        }
+    }
+
+    /// Returns the replies that are left, but for strings, which say nothing about the server.
+    pub(super) fn values(&self) -> &[Value] {
+        match &self.0 {
+            Left::Values(values) => values.as_slice(),
+            Left::Strings(..) => &[],
+        }
     }
 
     /// Takes the next reply, of which only matters that the command was done.
@@ -23,7 +51,7 @@ impl Replies {
 
     /// Takes all replies that are left, of which only matters that the commands were done.
     pub(crate) fn all_done(&mut self) -> Result<(), Error> {
-        while !self.0.as_slice().is_empty() {
+        while !self.values().is_empty() {
             self.done()?;
         }
         Ok(())
@@ -31,6 +59,13 @@ impl Replies {
 
     /// Takes the reply to a `GET`, one of those to an `MGET`, or one that is a text.
     pub(crate) fn bytes(&mut self) -> Result<Option<Bytes>, Error> {
+        if let Left::Strings(reply, begin) = &mut self.0 {
+            let rest = reply.get(*begin..).unwrap_or_default();
+            let (string, after) = frame::string(rest).ok_or_else(nonsense)?;
+            let string = string.map(|string| reply.slice_ref(string));
+            *begin = reply.len().saturating_sub(after.len());
+            return Ok(string);
+        }
         match self.take()? {
             Value::Nil => Ok(None),
             Value::BulkString(bytes) => Ok(Some(bytes.into())),
@@ -41,13 +76,17 @@ impl Replies {
 
     /// Takes the reply to an `MGET`, whose values are replies themselves.
     pub(crate) fn array(&mut self) -> Result<Self, Error> {
-        Self::of_array(self.0.next())
-    }
-
-    pub(super) fn of_array(reply: Option<Value>) -> Result<Self, Error> {
-        match accepted(reply)? {
+        match self.take()? {
             Value::Array(values) => Ok(Self::new(values)),
             _ => Err(nonsense()),
+        }
+    }
+
+    /// Returns what is in the one reply, the list that answers an `MGET`.
+    pub(super) fn into_list(mut self) -> Result<Self, Error> {
+        match self.0 {
+            Left::Strings(..) => Ok(self),
+            Left::Values(_) => self.array(),
         }
     }
 
@@ -61,7 +100,10 @@ impl Replies {
 
     /// Returns all replies that are left.
     pub(crate) fn into_values(self) -> Vec<Value> {
-        self.0.collect()
+        match self.0 {
+            Left::Values(values) => values.collect(),
+            Left::Strings(..) => Vec::new(),
+        }
     }
 
     /// Takes the reply to a command of which only matters that the server is the one to ask for it,
@@ -79,19 +121,17 @@ impl Replies {
 
     /// Takes the next reply as it is.
     pub(crate) fn value(&mut self) -> Result<Value, Error> {
-        self.0.next().ok_or_else(nonsense)
+        match &mut self.0 {
+            Left::Values(values) => values.next().ok_or_else(nonsense),
+            Left::Strings(..) => Err(nonsense()),
+        }
     }
 
     fn take(&mut self) -> Result<Value, Error> {
-        accepted(self.0.next())
-    }
-}
-
-fn accepted(reply: Option<Value>) -> Result<Value, Error> {
-    match reply {
-        Some(Value::ServerError(refusal)) => Err(refused(&refusal)),
-        Some(value) => Ok(value),
-        None => Err(nonsense()),
+        match self.value()? {
+            Value::ServerError(refusal) => Err(refused(&refusal)),
+            value => Ok(value),
+        }
     }
 }
 

@@ -74,7 +74,7 @@ impl Upkeep {
         self.down(reason.to_owned());
         if self.is_closing() {
             // Commands under way hold handles; those that are not answered by then are given up.
-            let _ = timeout(PATIENCE, link.drain()).await;
+            let _ = timeout(PATIENCE, link.drain(&self.0.exchanges)).await;
         } else {
             tracing::warn!(%address, reason, "lost redis");
         }
