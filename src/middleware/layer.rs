@@ -204,6 +204,29 @@ impl<C> CacheLayer<C> {
         self.configured(|options| options.collapse_wait = longest)
     }
 
+    /// Sets how long a request waits for the store, all in all, before its handler is called or its
+    /// answer given. Then the store is taken as away for it: the request goes to its handler, and
+    /// what that answers is stored only if the store has said before what it would stand under.
+    ///
+    /// What the store tells at once, as memory does, is not waited for. That requests wait for
+    /// [each other](Self::collapse_wait), here or in another process, does not count.
+    ///
+    /// Default: 150 ms. With zero, the store is asked only for what it tells at once, and nothing is
+    /// stored.
+    pub fn store_wait(self, longest: Duration) -> Self {
+        self.configured(|options| options.store_wait = longest)
+    }
+
+    /// Sets how long the answer to a write waits until the store has forgotten what the write
+    /// invalidates, lest its client finds the old in another process. Then it leaves, and the rest is
+    /// done in the background; this process serves nothing that is invalidated, in any case.
+    ///
+    /// Default: 1 second. The store has limits of its own for each of the one or two questions that
+    /// this takes; [`CacheHandle::invalidate`] has only those.
+    pub fn invalidation_wait(self, longest: Duration) -> Self {
+        self.configured(|options| options.invalidation_wait = longest)
+    }
+
     /// Takes `T` out of the extensions of requests that are sent to refresh what is stored.
     ///
     /// A refresh is sent for everybody, in the words of the request that found a stale response:
