@@ -28,7 +28,7 @@ use futures_util::FutureExt;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use tower::layer::layer_fn;
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_response_cache::{CacheLayer, Clock, MemoryStore, StoredResponse};
 
 use shop::{request, rules};
@@ -78,6 +78,10 @@ fn memory(criterion: &mut Criterion, ratios: &mut Ratios) {
         request(),
     );
     let around = layer().layer(made(router(KIB)));
+    // What `axum::serve` takes.
+    let around = ServiceBuilder::new()
+        .map_response(|response: Response<_>| response.map(Body::new))
+        .service(around);
     warm(&Router::new().fallback_service(around.clone()));
     serve(&mut group, "hit around the router 1 KiB", around, request());
     let cached = router(KIB).layer(layer());
