@@ -29,6 +29,31 @@ use crate::store::Store;
 /// A Tokio runtime that the service runs on must have its timers (`enable_time`, as `#[tokio::main]`
 /// does); without a runtime the cache works too, but nothing happens in the background.
 ///
+/// # Around the router, or inside it
+///
+/// `Router::layer` puts the cache behind axum's routing, which costs as much as the cache. Around the
+/// router a hit costs no more than a handler that returns a constant:
+///
+/// ```no_run
+/// # #[cfg(feature = "memory")]
+/// # async fn example(router: axum::Router) -> Result<(), Box<dyn std::error::Error>> {
+/// use axum::body::Body;
+/// use axum::extract::Request;
+/// use axum::response::Response;
+/// use axum::{Router, ServiceExt};
+/// use tower::ServiceBuilder;
+/// use tower_response_cache::{CacheLayer, MemoryStore};
+///
+/// let app = ServiceBuilder::new()
+///     .map_response(|response: Response<_>| response.map(Body::new))
+///     .layer(CacheLayer::new(MemoryStore::new(64 << 20)))
+///     .service(router);
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+/// axum::serve(listener, ServiceExt::<Request>::into_make_service(app)).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Requests for the same at the same time
 ///
 /// Of requests that miss the same response at the same time, one goes to the handler; the others
