@@ -12,10 +12,12 @@ mod shop;
 #[expect(dead_code, reason = "other benches need more of it")]
 mod support;
 
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::fmt::Debug;
 use std::future::ready;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -23,10 +25,10 @@ use axum::routing::get;
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use futures_util::FutureExt;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use tower::layer::layer_fn;
-use tower::{Service, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_response_cache::{CacheLayer, Clock, MemoryStore, StoredResponse};
 
 use shop::{request, rules};
@@ -55,22 +57,40 @@ fn memory(criterion: &mut Criterion, ratios: &mut Ratios) {
         serve(
             &mut group,
             &format!("bare handler {name}"),
-            bare.clone(),
+            made(bare.clone()),
             request(),
         );
         let cached = bare.layer(layer());
         warm(&cached);
-        serve(&mut group, &format!("hit {name}"), cached, request());
+        serve(&mut group, &format!("hit {name}"), made(cached), request());
     }
     let constant = constant_layer(&router(KIB).layer(layer()));
-    serve(&mut group, "constant layer 1 KiB", constant, request());
+    serve(
+        &mut group,
+        "constant layer 1 KiB",
+        made(constant),
+        request(),
+    );
+    serve(
+        &mut group,
+        "map of fresh answers 1 KiB",
+        made(map_layer(&router(KIB).layer(layer()))),
+        request(),
+    );
+    let around = layer().layer(made(router(KIB)));
+    // What `axum::serve` takes.
+    let around = ServiceBuilder::new()
+        .map_response(|response: Response<_>| response.map(Body::new))
+        .service(around);
+    warm(&Router::new().fallback_service(around.clone()));
+    serve(&mut group, "hit around the router 1 KiB", around, request());
     let cached = router(KIB).layer(layer());
     let etag = warm(&cached).expect("a rule's response has an entity-tag");
     let mut conditional = request();
     conditional
         .headers_mut()
         .insert("if-none-match", etag.parse().expect("a tag"));
-    serve(&mut group, "304", cached.clone(), conditional);
+    serve(&mut group, "304", made(cached), conditional);
     group.finish();
 
     ratios.compare(
@@ -82,6 +102,18 @@ fn memory(criterion: &mut Criterion, ratios: &mut Ratios) {
     ratios.compare(
         "a layer that only answers with a hit's fields / bare handler",
         "memory/constant layer 1 KiB",
+        "memory/bare handler 1 KiB",
+        1.25,
+    );
+    ratios.compare(
+        "a map of fresh answers by URI / bare handler",
+        "memory/map of fresh answers 1 KiB",
+        "memory/bare handler 1 KiB",
+        1.25,
+    );
+    ratios.compare(
+        "memory hit 1 KiB around the router / bare handler",
+        "memory/hit around the router 1 KiB",
         "memory/bare handler 1 KiB",
         1.25,
     );
@@ -113,11 +145,16 @@ fn misses(criterion: &mut Criterion, ratios: &mut Ratios) {
                 .expect("a request")
         }
     };
-    serve_each(&mut group, "bare handler 1 KiB", router(KIB), numbered());
+    serve_each(
+        &mut group,
+        "bare handler 1 KiB",
+        made(router(KIB)),
+        numbered(),
+    );
     serve_each(
         &mut group,
         "stored 1 KiB",
-        router(KIB).layer(layer()),
+        made(router(KIB).layer(layer())),
         numbered(),
     );
     group.finish();
@@ -185,6 +222,35 @@ fn constant_layer(cached: &Router) -> Router {
     }))
 }
 
+/// The least that any cache does: find the answer by its URI, see that it is fresh, say how old it is.
+fn map_layer(cached: &Router) -> Router {
+    warm(cached);
+    let hit = cached.clone().oneshot(request()).now_or_never();
+    let (head, body) = hit.expect("ready").expect("infallible").into_parts();
+    let body = body.collect().now_or_never().expect("ready");
+    let body = body.expect("a body").to_bytes();
+    let answers = HashMap::from([(
+        request().uri().clone(),
+        (head.headers, body, Instant::now()),
+    )]);
+    let answers = Arc::new(RwLock::new(answers));
+    router(KIB).layer(layer_fn(move |_| {
+        let answers = Arc::clone(&answers);
+        service_fn(move |request: Request<Body>| {
+            let answers = answers.read().expect("no panic");
+            let (fields, body, stored) = answers.get(request.uri()).expect("an answer");
+            let age = stored.elapsed();
+            assert!(age < Duration::from_secs(3600));
+            let mut response = Response::new(Full::new(body.clone()));
+            *response.headers_mut() = fields.clone();
+            response
+                .headers_mut()
+                .insert(header::AGE, age.as_secs().into());
+            ready(Ok::<_, Infallible>(response))
+        })
+    }))
+}
+
 fn layer() -> CacheLayer {
     CacheLayer::new(MemoryStore::new(256 << 20)).rules(rules())
 }
@@ -210,32 +276,41 @@ fn warm(router: &Router) -> Option<String> {
     etag
 }
 
-fn serve(
+/// Does as `axum::serve` does, so that routes are made once and not for each request.
+fn made(router: Router) -> Router {
+    router.with_state(())
+}
+
+fn serve<S, B>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
-    router: Router,
+    service: S,
     request: Request<Body>,
-) {
+) where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible>,
+    B: http_body::Body<Error: Debug>,
+{
     let (head, _) = request.into_parts();
-    serve_each(group, name, router, || {
+    serve_each(group, name, service, || {
         Request::from_parts(head.clone(), Body::empty())
     });
 }
 
 /// Answers are ready when they are asked for, bodies too: no runtime stands between.
-fn serve_each(
+fn serve_each<S, B>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
-    router: Router,
+    mut service: S,
     mut request: impl FnMut() -> Request<Body>,
-) {
-    // As `axum::serve` does, so that routes are made once and not for each request.
-    let mut router: Router = router.with_state(());
+) where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible>,
+    B: http_body::Body<Error: Debug>,
+{
     group.bench_function(name, |bencher| {
         bencher.iter_batched(
             &mut request,
             |request| {
-                let response = router.call(request).now_or_never().expect("ready");
+                let response = service.call(request).now_or_never().expect("ready");
                 response
                     .expect("infallible")
                     .into_body()

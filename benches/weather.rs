@@ -52,6 +52,7 @@ fn main() {
     away(&runtime, &mut group, &mut ratios);
     group.finish();
     runtime.block_on(invalidating_many(&mut ratios));
+    runtime.block_on(queueing_behind_many(&mut ratios));
     runtime.block_on(last_old_answers(&mut ratios));
     runtime.block_on(telling_many(&mut ratios));
     criterion.final_summary();
@@ -179,6 +180,56 @@ async fn invalidate(handle: &CacheHandle, tag: &str) -> f64 {
     let took = began.elapsed();
     assert_eq!(outcome.expect("a sound target"), Invalidated::Applied);
     took.as_nanos() as f64
+}
+
+/// Does an invalidation that has to be queued take longer, the more are queued, while requests look at
+/// them?
+async fn queueing_behind_many(ratios: &mut Ratios) {
+    const QUEUED: [usize; 2] = [10, 60_000];
+    const ROUNDS: usize = 50;
+    const TIMES: u32 = 200;
+    let mut server = RedisServer::start();
+    let mut caches = Vec::new();
+    for _ in QUEUED {
+        let redis = RedisStore::connect(&server.url()).await.expect("a store");
+        caches.push((CacheLayer::new(redis.clone()).rules(rules()), redis));
+    }
+    server.kill();
+    let queue = async |handle: &CacheHandle, tag: usize| {
+        let outcome = handle.invalidate(Target::tag(tag.to_string())).await;
+        assert_eq!(outcome.expect("a sound target"), Invalidated::Queued);
+    };
+    for ((layer, redis), count) in caches.iter().zip(QUEUED) {
+        known_to_be_away(redis).await;
+        for tag in 0..count {
+            queue(&layer.handle(), tag).await;
+        }
+    }
+    let origin = service_fn(|_: Request<Empty<Bytes>>| async {
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"x"))))
+    });
+    let mut pairs = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut pair = [0.0; 2];
+        for ((layer, _), time) in caches.iter().zip(&mut pair) {
+            let service = layer.layer(origin);
+            let reading = tokio::spawn(async move {
+                loop {
+                    ask(service.clone(), product(1)).await;
+                    tokio::task::yield_now().await;
+                }
+            });
+            let (handle, began) = (layer.handle(), Instant::now());
+            for _ in 0..TIMES {
+                queue(&handle, 0).await;
+            }
+            *time = began.elapsed().as_nanos() as f64 / f64::from(TIMES);
+            reading.abort();
+        }
+        pairs.push(pair);
+    }
+    let name = "queueing an invalidation behind 60,000 / behind ten";
+    ratios.of_pairs(name, &pairs, 1.5);
 }
 
 /// For how long does another process go on answering from its memory?

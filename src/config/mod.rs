@@ -94,6 +94,18 @@ settings! {
         "lifetime of responses without a rule that state none themselves",
         "none: they are not stored";
     max_body: u64 = units::size, "the longest body that is stored", "`1MiB`";
+    max_fields: u64 = units::size, "the longest header section that is stored", "`64KiB`";
+    hash_ahead: u64 = units::size,
+        "up to this length a body at hand has its `ETag` in the first answer already", "`64KiB`";
+    status_name: String = parse::cache_name,
+        "how the cache calls itself in `Cache-Status`; `off` adds none",
+        "`tower-response-cache`";
+    store_wait: Duration = units::duration,
+        "how long a request waits for the store before its handler is called, see \
+         [`CacheLayer::store_wait`]",
+        "`150ms`";
+    invalidation_wait: Duration = units::duration,
+        "how long the answer to a write waits for what it invalidates", "`1s`";
     collapse_wait: Duration = units::duration,
         "how long requests wait for the answer to another; `0s` for not at all", "`5s`";
     repeat_invalidations: Duration = units::duration,
@@ -113,16 +125,20 @@ settings! {
         "how memory over Redis learns of invalidations: `tracking`, `poll 1s` every so often, \
          `off` to ask each time",
         "`tracking`";
-    connect_timeout: Duration = units::duration, "for connecting to Redis", "`500ms`";
-    read_timeout: Duration = units::duration,
+    connect_timeout: Duration = parse::wait, "for connecting to Redis", "`500ms`";
+    read_timeout: Duration = parse::wait,
         "for a look-up in Redis; then it is a miss", "`100ms`";
-    capture_timeout: Duration = units::duration,
+    capture_timeout: Duration = parse::wait,
         "for what is asked of Redis between a miss and the handler; then nothing is stored",
         "`50ms`";
-    write_timeout: Duration = units::duration,
+    write_timeout: Duration = parse::wait,
         "for storing and invalidating in Redis", "`1s`";
-    check_interval: Duration = units::duration,
+    check_interval: Duration = parse::wait,
         "how often an idle Redis is asked whether it is there", "`5s`";
+    breaker_threshold: u32 = parse::count,
+        "after so many commands in a row without an answer Redis is not asked for a while", "`5`";
+    breaker_pause: (Duration, Duration) = parse::pauses,
+        "how long that is at first, and at last", "`500ms to 10s`";
     wait_replicas: (u32, Duration) = parse::quorum,
         "`1 within 100ms`: so many replicas have to know of an invalidation before it counts as \
          applied",
@@ -134,11 +150,11 @@ settings! {
     compress_above: u64 = parse::threshold,
         "bodies longer than this are compressed in Redis, where that pays (feature `compression`)",
         "none are";
-    secret: String = parse::verbatim,
+    secret: String = parse::secret,
         "at least 16 random bytes: only what was stored with the same is believed, see \
          [`RedisStoreBuilder::secret`](crate::RedisStoreBuilder::secret)",
         "none: Redis is trusted";
-    former_secret: String = parse::verbatim,
+    former_secret: String = parse::secret,
         "the secret before this one, with which nothing is stored any more", "none";
     sentinel_password: String = parse::verbatim, "for the Sentinels", "none";
     tls_roots: Vec<u8> = parse::pem,
@@ -202,6 +218,14 @@ impl Settings {
             .repeat_invalidations(self.repeat_invalidations)
             .with(self.namespace, CacheLayer::namespace)
             .with(self.max_body, CacheLayer::max_body)
+            .with(self.max_fields.map(store::length), CacheLayer::max_fields)
+            .with(self.hash_ahead, CacheLayer::hash_ahead)
+            .with(self.status_name, |layer, name| match name.as_str() {
+                "off" => layer.without_cache_status(),
+                name => layer.cache_status(name),
+            })
+            .with(self.store_wait, CacheLayer::store_wait)
+            .with(self.invalidation_wait, CacheLayer::invalidation_wait)
             .with(self.collapse_wait, CacheLayer::collapse_wait);
         tracing::info!(cache = ?layer, enabled, "response cache");
         Ok(layer)
@@ -290,8 +314,15 @@ mod tests {
             ("CACHE_CONNECT_TIMEOUT", "1s"),
             ("CACHE_READ_TIMEOUT", "20ms"),
             ("CACHE_WRITE_TIMEOUT", "2s"),
-            ("CACHE_SECRET", "of today"),
-            ("CACHE_FORMER_SECRET", "of yesterday"),
+            ("CACHE_SECRET", "of this very day"),
+            ("CACHE_FORMER_SECRET", "of the day before"),
+            ("CACHE_MAX_FIELDS", "16KiB"),
+            ("CACHE_HASH_AHEAD", "1MiB"),
+            ("CACHE_STATUS_NAME", "edge"),
+            ("CACHE_STORE_WAIT", "80ms"),
+            ("CACHE_INVALIDATION_WAIT", "3s"),
+            ("CACHE_BREAKER_THRESHOLD", "9"),
+            ("CACHE_BREAKER_PAUSE", "1s to 3s"),
             #[cfg(feature = "compression")]
             ("CACHE_COMPRESS_ABOVE", "4KiB"),
             ("CACHE_COLLAPSE_WAIT", "0s"),
@@ -318,8 +349,16 @@ mod tests {
         assert_eq!(settings.connect_timeout, seconds(1));
         assert_eq!(settings.read_timeout, Some(Duration::from_millis(20)));
         assert_eq!(settings.write_timeout, seconds(2));
-        assert_eq!(settings.secret.as_deref(), Some("of today"));
-        assert_eq!(settings.former_secret.as_deref(), Some("of yesterday"));
+        assert_eq!(settings.secret.as_deref(), Some("of this very day"));
+        assert_eq!(settings.former_secret.as_deref(), Some("of the day before"));
+        assert_eq!(settings.max_fields, Some(16 << 10));
+        assert_eq!(settings.hash_ahead, Some(1 << 20));
+        assert_eq!(settings.status_name.as_deref(), Some("edge"));
+        assert_eq!(settings.store_wait, Some(Duration::from_millis(80)));
+        assert_eq!(settings.invalidation_wait, seconds(3));
+        assert_eq!(settings.breaker_threshold, Some(9));
+        let pauses = [1, 3].map(Duration::from_secs);
+        assert_eq!(settings.breaker_pause, Some(pauses.into()));
         let compressed = cfg!(feature = "compression").then_some(4096);
         assert_eq!(settings.compress_above, compressed);
         assert_eq!(settings.collapse_wait, seconds(0));
@@ -360,6 +399,13 @@ mod tests {
             ("CACHE_MAX_MEMORY", "much"),
             ("CACHE_NAMESPACE", "a b"),
             ("CACHE_WAIT_REPLICAS", "2"),
+            ("CACHE_STATUS_NAME", "\u{fc}ber"),
+            ("CACHE_BREAKER_THRESHOLD", "0"),
+            ("CACHE_BREAKER_PAUSE", "10s"),
+            #[cfg(feature = "redis")]
+            ("CACHE_READ_TIMEOUT", "5m"),
+            #[cfg(feature = "redis")]
+            ("CACHE_SECRET", "short"),
             #[cfg(feature = "redis")]
             ("CACHE_MIRRORING", "sometimes"),
             #[cfg(all(feature = "memory", feature = "redis"))]
@@ -374,6 +420,13 @@ mod tests {
             ("CACHE_MAX_MEMORY", "much", "`64MiB`"),
             ("CACHE_NAMESPACE", "a b", "."),
             ("CACHE_WAIT_REPLICAS", "2", "`1 within 100ms`"),
+            ("CACHE_STATUS_NAME", "\u{fc}ber", "ASCII"),
+            ("CACHE_BREAKER_THRESHOLD", "0", "`1`"),
+            ("CACHE_BREAKER_PAUSE", "10s", "`500ms to 10s`"),
+            #[cfg(feature = "redis")]
+            ("CACHE_READ_TIMEOUT", "5m", "60s"),
+            #[cfg(feature = "redis")]
+            ("CACHE_SECRET", "", "16 bytes"),
             #[cfg(feature = "redis")]
             ("CACHE_MIRRORING", "sometimes", "`tracking`"),
             #[cfg(all(feature = "memory", feature = "redis"))]
@@ -395,8 +448,7 @@ mod tests {
     async fn nothing_shows_passwords_and_secrets() {
         let settings = read(&[
             ("CACHE_URL", "redis://:hidden@127.0.0.1:1"),
-            ("CACHE_SECRET", "hidden, and at least 16 bytes"),
-            ("CACHE_FORMER_SECRET", "hidden"),
+            ("CACHE_FORMER_SECRET", "hidden, and at least 16 bytes"),
         ]);
         let settings = settings.unwrap();
         assert!(!format!("{settings:?}").contains("hidden"));

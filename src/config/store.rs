@@ -92,6 +92,10 @@ impl Settings {
             .with(self.capture_timeout, RedisStoreBuilder::capture_timeout)
             .with(self.write_timeout, RedisStoreBuilder::write_timeout)
             .with(self.check_interval, RedisStoreBuilder::check_interval)
+            .with(self.breaker_threshold, RedisStoreBuilder::breaker_threshold)
+            .with(self.breaker_pause, |builder, (first, longest)| {
+                builder.breaker_pause(first, longest)
+            })
             .with(self.mirroring, RedisStoreBuilder::mirroring)
             .with(self.max_body.map(entry), RedisStoreBuilder::max_entry_size)
             .with(self.wait_replicas, |builder, (replicas, within)| {
@@ -147,8 +151,7 @@ impl Settings {
 }
 
 /// Returns a size as that of something in memory, which none is beyond.
-#[cfg(feature = "redis")]
-fn length(bytes: u64) -> usize {
+pub(super) fn length(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 

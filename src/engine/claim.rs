@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, Response};
 
+use super::Exchange;
+use super::budget::Budget;
 use super::collapse::Landing;
 use super::forward::{self, Forward};
 use super::respond::Content;
@@ -73,22 +75,35 @@ impl Forward {
         &mut self,
         request: &HeaderMap,
     ) -> (Option<FillWait>, Option<Found>) {
-        let exchange = &self.exchange;
-        let Some(lead) = &mut self.lead else {
+        let (Some(lead), Some(captured)) = (&mut self.lead, &self.captured) else {
             return (None, None);
         };
-        let Some(captured) = self.captured.take() else {
-            return (None, None);
-        };
-        let (store, wanted) = (&exchange.engine.store, exchange.wanted(request));
-        let claim = store.claim(wanted, &exchange.scopes, Some(captured));
-        let (claim, found) = match self.why {
-            Miss::Absent | Miss::Invalidated if exchange.waited => {
-                let (claim, found) = both(claim, exchange.ask_store(request)).await;
-                (claim, found.ok())
+        let Exchange {
+            engine,
+            key,
+            route,
+            scopes,
+            budget,
+            waited,
+            ..
+        } = &mut *self.exchange;
+        let wanted = engine.wanted(key, request, route.as_deref());
+        let claim = engine.store.claim(wanted, scopes, Some(captured.clone()));
+        let may_be_there = *waited && matches!(self.why, Miss::Absent | Miss::Invalidated);
+        let asking = async {
+            if !may_be_there {
+                return (claim.await, None);
             }
-            _ => (claim.await, None),
+            let looking = async {
+                engine.storing.end(key).await;
+                engine.find(wanted, scopes).await
+            };
+            let (claim, found) = both(claim, looking).await;
+            (claim, Some(found))
         };
+        let clock = &engine.options.clock;
+        let asked = budget.wait(clock, Duration::MAX, asking).await;
+        let (claim, found) = asked.unwrap_or_else(|| (Err(Budget::exceeded()), None));
         let mut wait = None;
         match claim {
             Ok((captured, claim)) => {
@@ -99,8 +114,13 @@ impl Forward {
                     Claim::Uncacheable => self.ground(true),
                 }
             }
-            Err(error) => exchange.store_failed(&error, "claim"),
+            // What was captured is as good as before.
+            Err(error) => self.exchange.store_failed(&error, "claim"),
         }
+        let found = found.and_then(|found| {
+            let found = found.map_err(|error| self.exchange.not_found(&error));
+            found.ok()
+        });
         (wait, found)
     }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use smallvec::SmallVec;
 
+use super::budget::Budget;
 use super::decide::{self, Decision, Service};
 use super::forward::{Forward, Nominated};
 use super::request::Facts;
@@ -45,6 +46,8 @@ pub(crate) struct Exchange {
     pub(super) ahead: bool,
     /// Whether the store had to be waited for.
     pub(super) waited: bool,
+    /// How long it may wait for the store yet.
+    pub(super) budget: Budget,
     /// What the store could tell at once.
     pub(super) peeked: Option<Found>,
     /// Hears the interim responses for its client.
@@ -99,6 +102,7 @@ impl Exchange {
             variant: None,
             ahead: false,
             waited: false,
+            budget: Budget::new(engine.options.store_wait),
             peeked,
             on_interim: request.extensions().get().cloned(),
         }
@@ -204,7 +208,7 @@ impl Exchange {
     /// Answers at once, and forwards the request behind the answer unless another one does so, or it
     /// would be of no use.
     fn refresh(
-        self: Box<Self>,
+        mut self: Box<Self>,
         response: Response<Content>,
         stored: Arc<StoredResponse>,
         captured: Option<Captured>,
@@ -217,6 +221,8 @@ impl Exchange {
         let Some(refreshing) = refreshing else {
             return Step::Answer(response);
         };
+        // Nobody waits with it.
+        self.budget = Budget::new(self.engine.options.store_wait);
         let nominated = Nominated::from_elem(stored, 1);
         let mut forward = Forward::new(self, Miss::Stale, nominated, None, captured);
         forward.refreshing = Some(refreshing.departed());
@@ -262,7 +268,7 @@ impl Exchange {
     }
 
     /// Completes what the look-up captured.
-    async fn captured(&self, captured: Option<Captured>) -> Option<Captured> {
+    async fn captured(&mut self, captured: Option<Captured>) -> Option<Captured> {
         match captured {
             Some(captured) => Some(captured),
             None if self.facts.directives.only_if_cached => None,

@@ -1,11 +1,14 @@
 //! Asking the store.
 
+use std::time::Duration;
+
 use http::HeaderMap;
 
-use super::{Engine, Exchange};
-use crate::epoch::Captured;
+use super::budget::Budget;
+use super::{Engine, Exchange, storing};
+use crate::epoch::{Captured, Scope};
 use crate::error::{Error, ErrorKind};
-use crate::invalidation::Unconfirmed;
+use crate::invalidation::Moment;
 use crate::key::PrimaryKey;
 use crate::reason::Miss;
 use crate::rules::Route;
@@ -19,13 +22,22 @@ impl Engine {
         fields: &HeaderMap,
         route: Option<&Route>,
     ) -> Option<Found> {
-        let before = self.journal.unconfirmed();
+        let asked = self.journal.moment();
         let mut found = self.store.peek(&self.wanted(key, fields, route))?;
-        self.refuse_invalidated(&mut found, &before);
+        self.refuse_invalidated(&mut found, asked);
         Some(found)
     }
 
-    fn wanted<'a>(
+    /// Asks the store.
+    pub(super) async fn find(&self, wanted: Wanted<'_>, scopes: &[Scope]) -> Result<Found, Error> {
+        let asked = self.journal.moment();
+        let mut found = self.store.lookup(wanted, scopes).await?;
+        self.refuse_invalidated(&mut found, asked);
+        Ok(found)
+    }
+
+    /// Says what a request wants of the store.
+    pub(super) fn wanted<'a>(
         &'a self,
         key: &'a PrimaryKey,
         fields: &'a HeaderMap,
@@ -40,11 +52,10 @@ impl Engine {
         }
     }
 
-    /// Takes out of what was found what the journal refuses: what it knew before the store was
-    /// asked, and what it knows now.
-    fn refuse_invalidated(&self, found: &mut Found, before: &Unconfirmed) {
+    /// Takes out of what was found, since the store was `asked`, what the journal refuses.
+    fn refuse_invalidated(&self, found: &mut Found, asked: Moment) {
         if let Outcome::Response(stored) = &found.outcome
-            && before.blocks(&self.journal.unconfirmed(), stored.stamp())
+            && self.journal.blocks(asked, stored.stamp())
         {
             found.outcome = Outcome::Invalidated;
         }
@@ -78,9 +89,11 @@ impl Exchange {
     /// Captures the epochs that what the handler is about to make will stand under.
     ///
     /// `None` if the store cannot tell; the response is then not stored.
-    pub(super) async fn capture(&self) -> Option<Captured> {
-        let namespace = &self.engine.options.namespace;
-        match self.engine.store.capture(namespace, &self.scopes).await {
+    pub(super) async fn capture(&mut self) -> Option<Captured> {
+        let Engine { options, store, .. } = &*self.engine;
+        let capturing = store.capture(&options.namespace, &self.scopes);
+        let waiting = self.budget.wait(&options.clock, Duration::MAX, capturing);
+        match waiting.await.unwrap_or_else(|| Err(Budget::exceeded())) {
             Ok(captured) => Some(captured),
             Err(error) => {
                 self.store_failed(&error, "capture");
@@ -89,20 +102,30 @@ impl Exchange {
         }
     }
 
-    /// Says what the request wants of the store.
-    pub(super) fn wanted<'a>(&'a self, request: &'a HeaderMap) -> Wanted<'a> {
-        self.engine
-            .wanted(&self.key, request, self.route.as_deref())
-    }
-
-    pub(super) async fn ask_store(&self, request: &HeaderMap) -> Result<Found, Miss> {
-        self.engine.storing.end(&self.key).await;
-        let before = self.engine.journal.unconfirmed();
-        let wanted = self.wanted(request);
-        let found = self.engine.store.lookup(wanted, &self.scopes).await;
-        let mut found = found.map_err(|error| self.not_found(&error))?;
-        self.engine.refuse_invalidated(&mut found, &before);
-        Ok(found)
+    /// Asks the store, behind what it is just being given for the same.
+    pub(super) async fn ask_store(&mut self, request: &HeaderMap) -> Result<Found, Miss> {
+        let Self {
+            engine,
+            key,
+            route,
+            scopes,
+            budget,
+            ..
+        } = self;
+        let clock = &engine.options.clock;
+        let stored = engine.storing.end(key);
+        let asking = match budget.wait(clock, storing::PATIENCE, stored).await {
+            None => None,
+            Some(()) => {
+                let wanted = engine.wanted(key, request, route.as_deref());
+                let longest = engine.store.longest_lookup();
+                budget
+                    .wait(clock, longest, engine.find(wanted, scopes))
+                    .await
+            }
+        };
+        let found = asking.unwrap_or_else(|| Err(Budget::exceeded()));
+        found.map_err(|error| self.not_found(&error))
     }
 
     /// Counts a look-up that failed, and returns the reason for the miss that it is.

@@ -14,6 +14,7 @@
 
 mod admit;
 mod ahead;
+mod budget;
 mod claim;
 mod collapse;
 mod decide;
@@ -103,6 +104,10 @@ pub(crate) struct Options {
     pub(crate) enabled: bool,
     /// How long a request waits for the answer to another.
     pub(crate) collapse_wait: Duration,
+    /// How long a request waits for the store before its handler is called or its answer given.
+    pub(crate) store_wait: Duration,
+    /// How long the answer to a write waits for what it invalidates.
+    pub(crate) invalidation_wait: Duration,
     /// How long after an invalidation it is repeated.
     pub(crate) repeat_invalidations: Option<Duration>,
     /// The lifetime of responses without a rule that state none.
@@ -118,6 +123,8 @@ impl Options {
     pub(crate) const MAX_CONTENT: u64 = 64 << 10;
     pub(crate) const HASH_AHEAD: u64 = 64 << 10;
     pub(crate) const COLLAPSE_WAIT: Duration = Duration::from_secs(5);
+    pub(crate) const STORE_WAIT: Duration = Duration::from_millis(150);
+    pub(crate) const INVALIDATION_WAIT: Duration = Duration::from_secs(1);
 }
 
 impl Default for Options {
@@ -131,6 +138,8 @@ impl Default for Options {
             max_content: Self::MAX_CONTENT,
             hash_ahead: Self::HASH_AHEAD,
             collapse_wait: Self::COLLAPSE_WAIT,
+            store_wait: Self::STORE_WAIT,
+            invalidation_wait: Self::INVALIDATION_WAIT,
             signature: Arc::default(),
             enabled: true,
             repeat_invalidations: None,

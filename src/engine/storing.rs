@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::key::PrimaryKey;
 
 /// How long a look-up waits, at most. A store that takes longer may as well have failed.
-const PATIENCE: Duration = Duration::from_millis(100);
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The keys under which responses are being stored, each with the last of them.
 #[derive(Debug, Default)]

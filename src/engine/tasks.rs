@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -107,11 +107,23 @@ impl Tasks {
 }
 
 /// Waits for `future`, at most for `limit`; without one outside a runtime.
+///
+/// What is ready at once needs no timer.
 pub(super) async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
-    match Handle::try_current() {
-        Ok(_) => timeout(limit, future).await.ok(),
-        Err(_) => Some(future.await),
-    }
+    let (mut future, mut alarm) = (pin!(future), pin!(None::<Sleep>));
+    poll_fn(|cx| {
+        if let Poll::Ready(value) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(value));
+        }
+        if alarm.is_none() && Handle::try_current().is_ok() {
+            alarm.set(Some(sleep(limit)));
+        }
+        match alarm.as_mut().as_pin_mut() {
+            Some(alarm) => alarm.poll(cx).map(|()| None),
+            None => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// Waits for two futures at once, of which `first` is polled first.

@@ -6,6 +6,7 @@ use http::response::Parts;
 use http::{Method, Request, Uri};
 
 use super::forward::Nominated;
+use super::tasks::within;
 use super::{Arrived, Engine, Exchange, Forward, Recorder};
 use crate::epoch::{Captured, Scope};
 use crate::extension::Told;
@@ -19,7 +20,8 @@ use crate::semantics::{groups, invalidation};
 /// A request with an unsafe method, on its way to the handler and back.
 ///
 /// Dropped before the handler has answered, it invalidates what a success would have: the handler
-/// may have done its work before it failed or its client went away.
+/// may have done its work before it failed or its client went away. Dropped before the store has
+/// forgotten what the answer invalidates, it leaves that to be done in the background.
 #[derive(Debug)]
 pub(crate) struct Write {
     engine: Arc<Engine>,
@@ -84,9 +86,18 @@ impl Write {
             head.status.is_success() && invalidation::represents(self.target(), &head.headers)
         });
         let captured = read.as_mut().and_then(|read| read.captured.take());
-        let renewed = self.invalidate(head, captured).await;
-        // From here on nothing is left to be done in the background.
-        self.scopes.clear();
+        let limit = self.engine.options.invalidation_wait;
+        let renewed = match within(limit, self.invalidate(head, captured)).await {
+            Some(renewed) => {
+                // From here on nothing is left to be done in the background.
+                self.scopes.clear();
+                renewed
+            }
+            None => {
+                tracing::warn!(?limit, "an answer does not wait for what it invalidates");
+                None
+            }
+        };
         if let (Some(mut read), Some(renewed)) = (read, renewed) {
             read.captured = Some(renewed);
             return match read.arrived(head, least, None::<()>) {

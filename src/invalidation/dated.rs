@@ -31,18 +31,9 @@ impl Dated {
     }
 
     /// Takes the scopes out whose time has come.
-    pub(super) fn take_due(&mut self, now: Instant) -> impl Iterator<Item = Scope> + use<> {
+    pub(super) fn take_due(&mut self, now: Instant) -> impl Iterator<Item = Scope> {
         let due = self.0.partition_point(|(time, _)| *time <= now);
-        let rest = self.0.split_off(due);
-        let due = std::mem::replace(&mut self.0, rest);
-        due.into_iter().map(|(_, scope)| scope)
-    }
-
-    /// Takes all scopes out.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = Scope> + use<> {
-        std::mem::take(&mut self.0)
-            .into_iter()
-            .map(|(_, scope)| scope)
+        self.0.drain(..due).map(|(_, scope)| scope)
     }
 }
 
@@ -70,7 +61,7 @@ mod tests {
         dated.push(second(3), many.iter().copied(), everything);
         assert_eq!(dated.0.len(), MAX_SCOPES);
         dated.push(second(4), [tag(0)].into_iter(), everything);
-        assert!(dated.take().eq([everything]));
+        assert!(dated.take_due(second(4)).eq([everything]));
         assert!(dated.is_empty());
     }
 }

@@ -1,15 +1,16 @@
 //! The invalidations that the store has not confirmed yet, or may have lost.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use parking_lot::Mutex;
+use parking_lot::RwLock;
 use tokio::time::sleep;
 
 use super::dated::Dated;
+use super::pending::{BATCH, Pending};
+use super::told::Told;
 use super::{Invalidated, MAX_SCOPES};
 use crate::clock::Clock;
 use crate::epoch::{Scope, Stamp};
@@ -17,8 +18,6 @@ use crate::error::Error;
 use crate::key::Namespace;
 use crate::store::Store;
 
-/// How many scopes are told to the store in one call.
-const BATCH: usize = 256;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// A store that is away fails at once, so asking often costs little, and every moment counts in
 /// which another process may still serve what is pending here.
@@ -35,23 +34,23 @@ pub(crate) struct Journal {
     clock: Clock,
     /// How long after an invalidation it is repeated.
     repeat: Option<Duration>,
-    pending: Mutex<Pending>,
-    /// How many are pending, so that a hit takes no lock while none is.
+    state: RwLock<State>,
+    /// How many are pending, and how many have ended to be, so that a hit takes no lock while none is
+    /// and none has.
     length: AtomicUsize,
+    endings: AtomicU64,
     /// The generation of the store to which all was told that is not pending.
     generation: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Pending {
-    /// Each scope with the number of its latest invalidation; copied when it changes under a reader.
-    scopes: Arc<HashMap<Scope, u64>>,
-    numbers: u64,
-    /// Where among them the next batch begins, so that what cannot be told holds nothing up.
-    turn: usize,
+struct State {
+    pending: Pending,
     delivering: bool,
-    /// What the store has confirmed lately, with the time to forget it.
-    confirmed: Dated,
+    /// What the store has confirmed lately.
+    confirmed: Told,
+    /// What it may have lost of that, and is to be pending once more.
+    recalled: Told,
     /// What is to be invalidated again.
     repeats: Dated,
 }
@@ -70,8 +69,9 @@ impl Journal {
             store,
             clock,
             repeat,
-            pending: Mutex::default(),
+            state: RwLock::default(),
             length: AtomicUsize::new(0),
+            endings: AtomicU64::new(0),
         }
     }
 
@@ -80,16 +80,32 @@ impl Journal {
         self.length.load(Ordering::Acquire)
     }
 
-    /// Returns what the store has not confirmed by now.
-    pub(crate) fn unconfirmed(&self) -> Unconfirmed {
+    /// Returns the present moment, for when the store has been asked.
+    pub(crate) fn moment(&self) -> Moment {
         self.recall_lost();
-        // Before the scopes: what is recalled in between is then taken for lost.
-        let generation = self.generation.load(Ordering::Acquire);
-        let any = self.len() > 0;
-        Unconfirmed {
-            generation,
-            scopes: any.then(|| Arc::clone(&self.pending.lock().scopes)),
+        Moment {
+            generation: self.generation.load(Ordering::Acquire),
+            endings: self.endings.load(Ordering::Acquire),
         }
+    }
+
+    /// Whether something with this stamp, which the store has found since a moment, has been
+    /// invalidated though the store may not have known.
+    ///
+    /// What is pending now tells, and what was pending then: what is found may have been read before
+    /// a delivery that has come to its end since. What was pending only in between tells too.
+    pub(crate) fn blocks(&self, since: Moment, stamp: &Stamp) -> bool {
+        self.recall_lost();
+        if self.generation.load(Ordering::Acquire) != since.generation {
+            // What the store lost may have been lost, found missing and told again all in between.
+            return true;
+        }
+        // In this order: what ends is counted among the endings first.
+        if self.len() == 0 && self.endings.load(Ordering::Acquire) == since.endings {
+            return false;
+        }
+        let state = self.state.read();
+        state.concerns(stamp, since)
     }
 
     /// Invalidates `scopes`: here before this returns, in the store when what it returns is awaited.
@@ -113,12 +129,16 @@ impl Journal {
 
     /// Waits until the store has confirmed all that is pending now.
     pub(crate) async fn delivered(&self) {
-        let latest = self.pending.lock().numbers;
+        // What is recalled has no number yet.
+        while self.state.read().recalled.len() > 0 {
+            sleep(FIRST_PAUSE).await;
+        }
+        let latest = self.state.read().pending.latest();
         let everything = self.everything();
         let is_pending = || {
+            let pending = &self.state.read().pending;
             // What has become everything may have been pending before.
-            let scopes = &self.pending.lock().scopes;
-            scopes.contains_key(&everything) || scopes.values().any(|number| *number <= latest)
+            pending.contains(everything) || pending.waits_since(latest)
         };
         while is_pending() {
             sleep(FIRST_PAUSE).await;
@@ -139,28 +159,30 @@ impl Journal {
     /// Begins to deliver what is pending, or will be, unless nothing is or another delivery is under
     /// way.
     pub(crate) fn begin_delivery(self: &Arc<Self>) -> Option<Delivery> {
-        let mut pending = self.pending.lock();
-        if pending.is_done() || pending.delivering {
+        let mut state = self.state.write();
+        if state.is_done() || state.delivering {
             return None;
         }
-        pending.delivering = true;
+        state.delivering = true;
         Some(Delivery(Arc::downgrade(self)))
     }
 
     fn enter(&self, scopes: &[Scope]) -> Vec<(Scope, u64)> {
         let everything = self.everything();
-        let mut pending = self.pending.lock();
+        // Dropped when the lock is free again.
+        let _crowd;
+        let mut state = self.state.write();
         if let Some(pause) = self.repeat {
             let time = self.clock.now() + pause;
             let scopes = scopes.iter().copied();
-            pending.repeats.push(time, scopes, everything);
+            state.repeats.push(time, scopes, everything);
         }
-        if pending.scopes.len().saturating_add(scopes.len()) > MAX_SCOPES {
-            pending.scopes = Arc::default();
-            pending.enter(everything);
+        let pending = &mut state.pending;
+        if pending.len().saturating_add(scopes.len()) > MAX_SCOPES {
+            _crowd = pending.become_one(everything);
         }
         let entered = scopes.iter().map(|scope| pending.enter(*scope)).collect();
-        self.length.store(pending.scopes.len(), Ordering::Release);
+        self.publish(&state);
         entered
     }
 
@@ -168,22 +190,19 @@ impl Journal {
     /// if the store may have lost them since it was of this `generation`; then they stay.
     fn confirm(&self, told: &[(Scope, u64)], generation: u64) -> bool {
         self.recall_lost();
-        let mut pending = self.pending.lock();
+        let mut state = self.state.write();
         if generation != self.generation.load(Ordering::Acquire) {
             return false;
         }
         if generation != 0 {
             let time = self.clock.now() + REMEMBERED;
             let scopes = told.iter().map(|(scope, _)| *scope);
-            pending.confirmed.push(time, scopes, self.everything());
+            state.confirmed.push(time, scopes, self.everything());
         }
-        let scopes = Arc::make_mut(&mut pending.scopes);
-        for (scope, number) in told {
-            if scopes.get(scope) == Some(number) {
-                scopes.remove(scope);
-            }
+        for invalidation in told {
+            state.pending.end(*invalidation);
         }
-        self.length.store(pending.scopes.len(), Ordering::Release);
+        self.publish(&state);
         true
     }
 
@@ -193,12 +212,22 @@ impl Journal {
         if generation == self.generation.load(Ordering::Acquire) {
             return;
         }
-        let mut pending = self.pending.lock();
-        for scope in pending.confirmed.take() {
-            pending.enter(scope);
-        }
-        self.length.store(pending.scopes.len(), Ordering::Release);
+        let mut state = self.state.write();
+        let State {
+            confirmed,
+            recalled,
+            ..
+        } = &mut *state;
+        recalled.take_over(confirmed);
+        self.publish(&state);
         self.generation.store(generation, Ordering::Release);
+    }
+
+    /// Lets those who take no lock know.
+    fn publish(&self, state: &State) {
+        let endings = state.pending.endings();
+        self.endings.store(endings, Ordering::Release);
+        self.length.store(state.len(), Ordering::Release);
     }
 
     /// Returns what a delivery has to do next; when nothing is, ends it in the same breath, so that
@@ -206,17 +235,25 @@ impl Journal {
     fn next_step(&self) -> Step {
         self.recall_lost();
         let now = self.clock.now();
-        let mut pending = self.pending.lock();
-        drop(pending.confirmed.take_due(now));
-        for scope in pending.repeats.take_due(now) {
+        let mut state = self.state.write();
+        let State {
+            pending,
+            confirmed,
+            recalled,
+            repeats,
+            ..
+        } = &mut *state;
+        confirmed.forget_due(now);
+        let recalled = std::iter::from_fn(|| recalled.pop()).take(BATCH);
+        for scope in recalled.chain(repeats.take_due(now)) {
             pending.enter(scope);
         }
-        self.length.store(pending.scopes.len(), Ordering::Release);
-        if pending.is_done() {
-            pending.delivering = false;
+        self.publish(&state);
+        if state.is_done() {
+            state.delivering = false;
             return Step::End;
         }
-        let batch = pending.next_batch();
+        let batch = state.pending.next_batch();
         match batch.is_empty() {
             true => Step::Wait,
             false => Step::Tell(batch),
@@ -252,51 +289,30 @@ impl Journal {
     }
 }
 
-impl Pending {
+impl State {
+    /// Returns how many scopes the store has not confirmed.
+    fn len(&self) -> usize {
+        self.pending.len().saturating_add(self.recalled.len())
+    }
+
     fn is_done(&self) -> bool {
-        self.scopes.is_empty() && self.confirmed.is_empty() && self.repeats.is_empty()
+        self.len() == 0 && self.confirmed.len() == 0 && self.repeats.is_empty()
     }
 
-    fn next_batch(&mut self) -> Vec<(Scope, u64)> {
-        let count = self.scopes.len().min(BATCH);
-        let from = self.turn.checked_rem(self.scopes.len()).unwrap_or_default();
-        self.turn = from.saturating_add(count);
-        let batch = self.scopes.iter().cycle().skip(from).take(count);
-        batch.map(|(scope, number)| (*scope, *number)).collect()
-    }
-
-    fn enter(&mut self, scope: Scope) -> (Scope, u64) {
-        self.numbers += 1;
-        Arc::make_mut(&mut self.scopes).insert(scope, self.numbers);
-        (scope, self.numbers)
+    /// Whether something with this stamp has been invalidated though the store may not have known at
+    /// some time since then.
+    fn concerns(&self, stamp: &Stamp, since: Moment) -> bool {
+        self.pending.concerns(stamp, since.endings)
+            || stamp.iter().any(|(scope, _)| self.recalled.contains(scope))
     }
 }
 
-/// What a store had not confirmed at one time; nothing, and free of cost, but in bad weather.
-///
-/// Taken before the store is asked and again behind that. What is found there may have been read
-/// before a delivery that has come to its end since, so that only the first knows of the
-/// invalidation.
-#[derive(Clone, Debug)]
-pub(crate) struct Unconfirmed {
-    /// Of the store, when it was taken.
+/// A moment in the life of a journal, by what it knew.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// Of the store.
     generation: u64,
-    scopes: Option<Arc<HashMap<Scope, u64>>>,
-}
-
-impl Unconfirmed {
-    /// Whether something with this stamp, which was found between this and `now`, has been
-    /// invalidated though the store may not have known.
-    pub(crate) fn blocks(&self, now: &Self, stamp: &Stamp) -> bool {
-        // What the store lost may have been lost, found missing and told again all in between.
-        self.generation != now.generation || self.has(stamp) || now.has(stamp)
-    }
-
-    fn has(&self, stamp: &Stamp) -> bool {
-        self.scopes
-            .as_ref()
-            .is_some_and(|scopes| stamp.iter().any(|(scope, _)| scopes.contains_key(&scope)))
-    }
+    endings: u64,
 }
 
 /// What a delivery has to do.
@@ -344,7 +360,7 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         if let Some(journal) = self.0.upgrade() {
-            journal.pending.lock().delivering = false;
+            journal.state.write().delivering = false;
         }
     }
 }

@@ -11,8 +11,10 @@
 
 mod dated;
 mod journal;
+mod pending;
+mod told;
 
-pub(crate) use self::journal::{Journal, Unconfirmed};
+pub(crate) use self::journal::{Journal, Moment};
 
 /// More scopes than this wait as one: that of the whole namespace.
 const MAX_SCOPES: usize = 100_000;
@@ -26,7 +28,8 @@ const MAX_SCOPES: usize = 100_000;
 /// * A Redis that fails over to a replica may lose what it has acknowledged. This process notices
 ///   and invalidates the last minute's again, so it takes that it ends, or is cut off, before it
 ///   can. [`wait_replicas`](crate::RedisStoreBuilder::wait_replicas) makes it less likely. While
-///   two servers both take themselves for the primary, those who ask the other one hear nothing.
+///   two servers both take themselves for the primary, those who ask the other one hear nothing;
+///   behind Sentinels, for little more than two seconds.
 /// * A tag that only the response names is known to have been invalidated while the handler ran by
 ///   a note of two minutes. A Redis short of memory may evict it, which
 ///   [`strict_tags`](crate::RedisStoreBuilder::strict_tags) guards against.

@@ -29,6 +29,31 @@ use crate::store::Store;
 /// A Tokio runtime that the service runs on must have its timers (`enable_time`, as `#[tokio::main]`
 /// does); without a runtime the cache works too, but nothing happens in the background.
 ///
+/// # Around the router, or inside it
+///
+/// `Router::layer` puts the cache behind axum's routing, which costs as much as the cache. Around the
+/// router a hit costs no more than a handler that returns a constant:
+///
+/// ```no_run
+/// # #[cfg(feature = "memory")]
+/// # async fn example(router: axum::Router) -> Result<(), Box<dyn std::error::Error>> {
+/// use axum::body::Body;
+/// use axum::extract::Request;
+/// use axum::response::Response;
+/// use axum::{Router, ServiceExt};
+/// use tower::ServiceBuilder;
+/// use tower_response_cache::{CacheLayer, MemoryStore};
+///
+/// let app = ServiceBuilder::new()
+///     .map_response(|response: Response<_>| response.map(Body::new))
+///     .layer(CacheLayer::new(MemoryStore::new(64 << 20)))
+///     .service(router);
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+/// axum::serve(listener, ServiceExt::<Request>::into_make_service(app)).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Requests for the same at the same time
 ///
 /// Of requests that miss the same response at the same time, one goes to the handler; the others
@@ -202,6 +227,29 @@ impl<C> CacheLayer<C> {
     /// switch of a single rule.
     pub fn collapse_wait(self, longest: Duration) -> Self {
         self.configured(|options| options.collapse_wait = longest)
+    }
+
+    /// Sets how long a request waits for the store, all in all, before its handler is called or its
+    /// answer given. Then the store is taken as away for it: the request goes to its handler, and
+    /// what that answers is stored only if the store has said before what it would stand under.
+    ///
+    /// What the store tells at once, as memory does, is not waited for. That requests wait for
+    /// [each other](Self::collapse_wait), here or in another process, does not count.
+    ///
+    /// Default: 150 ms. With zero, the store is asked only for what it tells at once, and nothing is
+    /// stored.
+    pub fn store_wait(self, longest: Duration) -> Self {
+        self.configured(|options| options.store_wait = longest)
+    }
+
+    /// Sets how long the answer to a write waits until the store has forgotten what the write
+    /// invalidates, lest its client finds the old in another process. Then it leaves, and the rest is
+    /// done in the background; this process serves nothing that is invalidated, in any case.
+    ///
+    /// Default: 1 second. The store has limits of its own for each of the one or two questions that
+    /// this takes; [`CacheHandle::invalidate`] has only those.
+    pub fn invalidation_wait(self, longest: Duration) -> Self {
+        self.configured(|options| options.invalidation_wait = longest)
     }
 
     /// Takes `T` out of the extensions of requests that are sent to refresh what is stored.

@@ -28,6 +28,8 @@ pub use self::claim::{Claim, FillLock, FillWait, Settled};
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::redis::{Mirroring, RedisStore, RedisStoreBuilder};
+#[cfg(feature = "redis")]
+pub(crate) use self::redis::{SHORTEST_SECRET, WAITS};
 #[cfg(feature = "memory")]
 pub use self::tiered::{TieredStore, WhenAway};
 use crate::clock::Clock;
@@ -104,6 +106,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         wanted: Wanted<'a>,
         scopes: &'a [Scope],
     ) -> BoxFuture<'a, Result<Found, Error>>;
+
+    /// Returns within what time [`lookup`](Self::lookup) ends by itself, if the store knows.
+    ///
+    /// The cache then sets no timer for a look-up that can keep a request waiting for no longer than
+    /// [it may](crate::CacheLayer::store_wait).
+    fn longest_lookup(&self) -> Duration {
+        Duration::MAX
+    }
 
     /// Returns the current epochs of `scopes`, making those that are missing.
     ///

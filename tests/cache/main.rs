@@ -32,6 +32,7 @@ mod queries;
 mod ranges;
 mod searches;
 mod status;
+mod store_wait;
 mod stores;
 mod tiers;
 mod tower;

@@ -58,6 +58,36 @@ async fn a_redis_that_was_killed_costs_no_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_stands_still_is_waited_for_no_longer_than_a_request_may() {
+    /// Far beyond what a request may wait; and what a busy machine may add.
+    const FAR: Duration = Duration::from_secs(20);
+    const SLACK: Duration = Duration::from_millis(350);
+    let server = RedisServer::start();
+    let (_, origin) = versioned();
+    let connect = async || {
+        let builder = RedisStore::builder(&server.url()).read_timeout(FAR);
+        builder.capture_timeout(FAR).connect().await.unwrap()
+    };
+    let tiered = TieredStore::new(MemoryStore::new(16 << 20), connect().await);
+    let processes = [CacheLayer::new(connect().await), CacheLayer::new(tiered)]
+        .map(|layer| Cache::over(layer, &origin, everywhere(ttl(60))));
+    for process in &processes {
+        process.get("/a").await;
+    }
+    server.stop();
+    for process in &processes {
+        // What it holds has to be confirmed, and what it does not hold looked for.
+        for uri in ["/a", "/b"] {
+            let began = Instant::now();
+            let answer = process.get(uri).await;
+            assert_eq!(answer.text(), format!("{uri} 0"));
+            let waited = began.elapsed();
+            assert!(waited < Duration::from_millis(150) + SLACK, "{waited:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_stood_still_brings_no_answer_to_another_question() {
     let server = RedisServer::start();
     let (version, origin) = versioned();

@@ -25,7 +25,8 @@ async fn processes(
         let builder = RedisStore::builder(&server.url()).read_timeout(PATIENCE);
         let builder = builder.capture_timeout(PATIENCE).write_timeout(PATIENCE);
         let store = builder.connect().await.unwrap();
-        let layer = CacheLayer::new(store).collapse_wait(PATIENCE);
+        let layer = CacheLayer::new(store);
+        let layer = layer.collapse_wait(PATIENCE).store_wait(PATIENCE);
         let cache = Cache::over(layer, origin, rules());
         // Whoever is the first to meet a new server, or thinks so, has what is stored invalidated.
         let asks = [("cache-control", "only-if-cached")];

@@ -1,8 +1,8 @@
 //! Processes with memory over one Redis, in bad weather: does any serve what it must not?
 //!
 //! Three processes read, write and invalidate a few things of which another server holds the
-//! versions, while Redis is killed, frozen and cut off, or the slots of a Redis Cluster move and its
-//! primaries change. Some of the things are in memory and in Redis, others in one of them alone.
+//! versions, while Redis is killed, frozen and cut off, the slots of a Redis Cluster move and its
+//! primaries change, or Sentinels replace one primary by the next. Some of the things are in memory and in Redis, others in one of them alone.
 //! Afterwards all that they saw is [checked]:
 //!
 //! * No process has served a version older than one whose invalidation it had acknowledged.
@@ -26,8 +26,12 @@ mod process;
 #[path = "../support/redis_cluster.rs"]
 mod redis_cluster;
 #[expect(dead_code, reason = "other tests need more of it")]
+#[path = "../support/redis_sentinels.rs"]
+mod redis_sentinels;
+#[expect(dead_code, reason = "other tests need more of it")]
 #[path = "../support/redis_server.rs"]
 mod redis_server;
+mod succession;
 mod weather;
 
 use std::env;
@@ -39,7 +43,9 @@ use self::ground::Ground;
 use self::history::{History, Report};
 use self::process::ORDERS;
 use self::redis_cluster::RedisCluster;
+use self::redis_sentinels::RedisSentinels;
 use self::redis_server::RedisServer;
+use self::succession::Succession;
 use self::weather::Weather;
 
 const PROCESSES: usize = 3;
@@ -61,6 +67,16 @@ fn no_process_serves_what_is_invalidated_in_a_cluster() {
     let mut ground = Ground::under(cluster);
     let report = observe(&url, 12, |time| ground.quake(time));
     writeln!(stdout(), "{ground}\n{report}").unwrap();
+    assert_sound(&report);
+}
+
+#[test]
+fn no_process_serves_what_is_invalidated_behind_sentinels() {
+    let set = RedisSentinels::start(2, 3);
+    let url = set.url();
+    let mut succession = Succession::of(set);
+    let report = observe(&url, 15, |time| succession.proceed(time));
+    writeln!(stdout(), "{succession}\n{report}").unwrap();
     assert_sound(&report);
 }
 

@@ -27,7 +27,8 @@ async fn process(redis: &RedisServer) -> CacheLayer {
         .write_timeout(limit);
     let rule = Rule::ttl(Duration::from_secs(60)).tag("thing:{key}");
     let rules = Rules::builder().route("/{key}", rule).build().unwrap();
-    CacheLayer::new(store.connect().await.unwrap()).rules(rules)
+    let cache = CacheLayer::new(store.connect().await.unwrap());
+    cache.rules(rules).store_wait(limit)
 }
 
 /// Tags some answers with what the request does not tell: who follows must ask the store for them.

@@ -166,7 +166,7 @@ fn one_of_them() {
         let rule = Rule::ttl(Duration::from_secs(60)).any_host();
         let rules = Rules::builder().route("/{key}", rule).build().unwrap();
         let cache = CacheLayer::new(store.connect().await.unwrap()).rules(rules);
-        let cache = cache.collapse_wait(PATIENCE);
+        let cache = cache.collapse_wait(PATIENCE).store_wait(PATIENCE);
         let handler = async move |Path(key)| origin.ask(key).await;
         Server::start(Router::new().route("/{key}", get(handler)).layer(cache)).await
     });

@@ -93,7 +93,12 @@ impl RedisServer {
 
     /// Sends a command on a connection of its own and returns the texts of the reply's array.
     pub(crate) fn strings<A: AsRef<[u8]>>(&self, words: &[A]) -> Vec<String> {
-        let mut reply = BufReader::new(send(self.port, words));
+        Self::strings_at(self.port, words)
+    }
+
+    /// Does the same with whoever answers on a port.
+    pub(crate) fn strings_at<A: AsRef<[u8]>>(port: u16, words: &[A]) -> Vec<String> {
+        let mut reply = BufReader::new(send(port, words));
         let count = read(&mut reply).parse().expect("the reply is an array");
         let texts = (0..count).map(|_: usize| {
             let text = read(&mut reply);

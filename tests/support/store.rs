@@ -39,15 +39,17 @@ struct Inner {
 pub(crate) enum Operation {
     Lookup,
     Capture,
+    Claim,
     Put,
     Invalidate,
     Remove,
 }
 
 impl Operation {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Lookup,
         Self::Capture,
+        Self::Claim,
         Self::Put,
         Self::Invalidate,
         Self::Remove,
@@ -60,6 +62,8 @@ pub(crate) enum Fault {
     Fails(ErrorKind),
     /// It is done, and the answer is lost.
     LosesAnswer,
+    /// It is done, after so long.
+    Takes(Duration),
     /// It never ends.
     Hangs,
 }
@@ -148,6 +152,10 @@ impl Double {
                 work.await?;
                 Err(Error::new(ErrorKind::Timeout, "told to lose the answer"))
             }
+            Some(Fault::Takes(time)) => {
+                sleep(time).await;
+                work.await
+            }
             Some(Fault::Hangs) => pending().await,
         }
     }
@@ -216,8 +224,8 @@ impl Store for Double {
                 Some(captured) => captured,
                 None => self.capture(wanted.namespace, scopes).await?,
             };
-            yield_now().await;
-            Ok((captured, self.claimed()))
+            let work = async { Ok((captured, self.claimed())) };
+            self.perform(Operation::Claim, work).await
         })
     }
 

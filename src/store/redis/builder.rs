@@ -34,6 +34,10 @@ pub struct RedisStoreBuilder {
     former_secret: Option<Box<[u8]>>,
 }
 
+/// The times that an option of a store can be.
+pub(crate) const WAITS: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(60);
+
 /// What a store keeps within.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -84,8 +88,8 @@ impl RedisStoreBuilder {
 
     /// Makes sure every so often that a server still answers on which nothing fails; 5 s by default.
     ///
-    /// So a server that went away is known before the first request of the morning waits for it, and
-    /// one that is no longer the primary of its Sentinels is left.
+    /// So a server that went away is known before the first request of the morning waits for it.
+    /// Sentinels are asked more often.
     pub fn check_interval(mut self, interval: Duration) -> Self {
         self.check_interval = interval;
         self
@@ -94,7 +98,9 @@ impl RedisStoreBuilder {
     /// Takes a look-up that lasts longer for a miss; 100 ms by default.
     ///
     /// A request may wait for so long, and for [`capture_timeout`](Self::capture_timeout), before
-    /// the handler runs, until the circuit breaker opens.
+    /// the handler runs, until the circuit breaker opens; but for all of it together no longer than
+    /// [`CacheLayer::store_wait`](crate::CacheLayer::store_wait), which a longer time here should not
+    /// exceed: the breaker does not count what a request has given up.
     pub fn read_timeout(mut self, limit: Duration) -> Self {
         self.limits.read = limit;
         self
@@ -257,7 +263,6 @@ impl RedisStoreBuilder {
     }
 
     pub(super) fn plan(&self) -> Result<Plan, Error> {
-        const WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
         for (name, time) in [
             ("connect_timeout", self.connect_timeout),
             ("check_interval", self.check_interval),
@@ -270,7 +275,7 @@ impl RedisStoreBuilder {
         .into_iter()
         .chain(self.quorum.map(|quorum| ("wait_replicas", quorum.within)))
         {
-            if !WAIT.contains(&time) {
+            if !WAITS.contains(&time) {
                 let message = format!("{name} of {time:?} is not between 1 ms and 60 s");
                 return Err(Error::new(ErrorKind::Invalid, message));
             }

@@ -24,6 +24,10 @@ mod replicas;
 #[path = "../../../tests/support/redis_cluster.rs"]
 mod redis_cluster;
 #[cfg(test)]
+#[expect(dead_code, reason = "other tests need the rest")]
+#[path = "../../../tests/support/redis_sentinels.rs"]
+mod redis_sentinels;
+#[cfg(test)]
 #[path = "../../../tests/support/redis_server.rs"]
 pub(super) mod redis_server;
 mod seal;
@@ -41,11 +45,13 @@ use smallvec::SmallVec;
 
 use self::builder::Limits;
 pub use self::builder::RedisStoreBuilder;
+pub(crate) use self::builder::WAITS;
 use self::connection::{Names, Replies, get};
 pub use self::control::Mirroring;
 use self::epochs::Known;
 use self::layout::{Name, Place};
 use self::lookup::{Hints, Lookup};
+pub(crate) use self::seal::SHORTEST_SECRET;
 use self::seal::Seal;
 use self::shards::{Lane, Shards};
 use self::variants::Variants;
@@ -121,12 +127,13 @@ impl RedisStore {
     /// connects by asking the Sentinels at these hosts where the primary of the service is, and asks
     /// again when that may have changed. User and password are those of the servers. Each failover
     /// begins with an empty cache: the new primary may not have heard of the last invalidations.
-    /// A former primary that still answers is left within the
-    /// [`check_interval`](RedisStoreBuilder::check_interval), if most of the Sentinels that answer name
-    /// the new one; until then this process does not see what others invalidate there. While no
-    /// Sentinel answers, the last one that was named is believed. `min-replicas-to-write 1` puts an
-    /// end to that: a primary that was left alone refuses writes, so nothing is served from memory
-    /// without asking it, and it is left when no Sentinel answers for it.
+    /// A primary is believed to be one for 2 s from when the Sentinels were asked that said so, at
+    /// least half of those in the URL; then nothing is served that it says, nor from memory over it,
+    /// until they say so again. So a process that is cut off with a former primary, or has not heard
+    /// of its successor, serves what is invalidated there for no longer than that (and the time of
+    /// [`Mirroring::Poll`], if it polls). What it invalidates itself meanwhile, it invalidates again
+    /// at the successor; `min-replicas-to-write 1` has the former primary refuse that at once. Name all
+    /// of the Sentinels, an odd number: while most of them are away, so is the cache.
     ///
     /// `redis+cluster://[user[:password]@]host[:port][,..]`, or with `rediss`, is a Redis Cluster
     /// whose primaries any of these hosts knows, primary or replica. What is stored is spread over
@@ -188,6 +195,10 @@ impl Store for RedisStore {
             let moment = self.0.moment();
             Lookup::begin(&self.0, wanted, scopes).run(moment).await
         })
+    }
+
+    fn longest_lookup(&self) -> Duration {
+        self.0.limits.read
     }
 
     fn capture<'a>(

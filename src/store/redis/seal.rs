@@ -22,9 +22,10 @@ pub(super) struct Seal {
 /// What stands before a value; nothing without a secret.
 pub(super) type Tag = SmallVec<[u8; OUT_LEN]>;
 
-impl Seal {
-    const SHORTEST_SECRET: usize = 16;
+/// A secret of fewer bytes might be guessed.
+pub(crate) const SHORTEST_SECRET: usize = 16;
 
+impl Seal {
     /// Makes the seal of a secret, which also accepts what was sealed with a former one.
     ///
     /// # Errors
@@ -36,8 +37,8 @@ impl Seal {
             return Err(Error::new(ErrorKind::Invalid, message));
         }
         for (option, bytes) in [("secret", secret), ("former_secret", former)] {
-            if bytes.is_some_and(|bytes| bytes.len() < Self::SHORTEST_SECRET) {
-                let message = format!("{option} is shorter than {} bytes", Self::SHORTEST_SECRET);
+            if bytes.is_some_and(|bytes| bytes.len() < SHORTEST_SECRET) {
+                let message = format!("{option} is shorter than {SHORTEST_SECRET} bytes");
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
         }

@@ -54,6 +54,7 @@ impl Link {
         tracker: Option<&Arc<Tracker>>,
     ) -> RedisResult<Self> {
         let Address { login, tls, .. } = &server.address;
+        let asked = server.clock.now();
         let endpoint = server.locate().await?;
         let listener = tracker.and_then(Tracker::listen);
         let connected = match Self::connect(&endpoint, login, tls.as_ref(), listener).await {
@@ -71,7 +72,7 @@ impl Link {
         }
         let info = link.info("server").await;
         link.version = info.as_deref().and_then(version);
-        link.term = server.terms.enter(endpoint);
+        link.term = server.terms.enter(endpoint, asked);
         Ok(link)
     }
 

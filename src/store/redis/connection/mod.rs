@@ -169,7 +169,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// While the connection is down or leads to where the server was, or the breaker is open.
+    /// While the connection is down, or leads to where the server was or may have been, and while the
+    /// breaker is open.
     pub(crate) fn begin_until(&self, deadline: Instant) -> Result<Exchange<'_>, Error> {
         // Timers panic outside a runtime.
         runtime()?;
@@ -182,6 +183,7 @@ impl Connection {
                 self.shared.alarm.notify_one();
                 Err(server.away(upkeep::LEFT_BEHIND))
             }
+            State::Up { .. } if !server.is_confirmed() => Err(server.away(upkeep::UNCONFIRMED)),
             State::Up { wire, trusted, .. } => {
                 self.shared.exchanges.fetch_add(1, Ordering::Relaxed);
                 Ok(Exchange {
@@ -198,6 +200,12 @@ impl Connection {
     /// Returns the command that shows that the server is the one to ask, unless it has nothing.
     pub(crate) fn pulse(&self) -> Option<Arc<Cmd>> {
         self.shared.server.pulse.load_full()
+    }
+
+    /// Returns when it was last asked, and answered, where the server is that may move.
+    pub(crate) fn confirmed(&self) -> Option<Instant> {
+        let server = &self.shared.server;
+        server.address.moves().then(|| server.terms.confirmed())?
     }
 
     /// Returns how the connection is doing.
@@ -285,7 +293,7 @@ impl Shared {
             health
         });
         match health {
-            Health::Well | Health::Alone => breaker.succeeded(clock.now()),
+            Health::Well => breaker.succeeded(clock.now()),
             Health::Elsewhere => {
                 breaker.succeeded(clock.now());
                 self.server.bulletin.strayed();

@@ -142,8 +142,6 @@ pub(super) enum Health {
     Well,
     /// It answers, and says that another server of its cluster has what was asked for.
     Elsewhere,
-    /// It has too few replicas to take writes: it may be cut off from those that replace it.
-    Alone,
     /// It has become a replica and takes no writes.
     ReadOnly,
     /// It does nothing at present: it loads its data, runs a script, or has lost its primary.
@@ -180,7 +178,6 @@ fn health(code: &str) -> Health {
     match code {
         "ASK" => Health::Well,
         "MOVED" => Health::Elsewhere,
-        "NOREPLICAS" => Health::Alone,
         "READONLY" => Health::ReadOnly,
         code if kind(code) == ErrorKind::Unavailable => Health::Unable,
         _ => Health::Well,
@@ -245,7 +242,7 @@ mod tests {
             ("WRONGTYPE", ErrorKind::Damaged, Health::Well),
             ("OOM", ErrorKind::Refused, Health::Well),
             ("MISCONF", ErrorKind::Refused, Health::Well),
-            ("NOREPLICAS", ErrorKind::Refused, Health::Alone),
+            ("NOREPLICAS", ErrorKind::Refused, Health::Well),
             ("NOAUTH", ErrorKind::Refused, Health::Well),
             ("NOPERM", ErrorKind::Refused, Health::Well),
             ("ASK", ErrorKind::Unavailable, Health::Well),

@@ -38,7 +38,8 @@ impl Sentinels {
         })
     }
 
-    /// Returns the present primary, as most of them say that answer within `limit`.
+    /// Returns the present primary, as most of them say that answer within `limit`; it takes half of
+    /// all, lest this process believes a few that are cut off with it.
     pub(super) async fn primary(
         &self,
         tls: Option<&Tls>,
@@ -63,8 +64,13 @@ impl Sentinels {
         };
         // Those who are late have no say.
         let _ = timeout(limit, counting).await;
-        let primary = most(&named).map(|(primary, _)| primary.clone());
-        primary.ok_or(failure)
+        match most(&named) {
+            Some((primary, votes)) if votes.saturating_mul(2) >= self.hosts.len() => {
+                Ok(primary.clone())
+            }
+            Some(_) => Err(io::Error::other("too few Sentinels name the same primary").into()),
+            None => Err(failure),
+        }
     }
 
     async fn ask(&self, sentinel: &Endpoint, tls: Option<&Tls>) -> RedisResult<Endpoint> {

@@ -47,14 +47,31 @@ impl Server {
 
     /// Whether the server still is where it was found last; `None` while nobody says.
     pub(super) async fn is_in_place(&self) -> Option<bool> {
-        if !self.address.moves() {
-            return Some(true);
-        }
         /// Sooner than whoever looks after a connection gives up.
         const LIMIT: Duration = Duration::from_millis(500);
+        let asked = self.clock.now();
+        let confirmed = self.terms.confirmed();
+        let is_told = |told| asked.saturating_duration_since(told) < Terms::PERIOD / 2;
+        // Another connection may just have asked.
+        if !self.address.moves() || confirmed.is_some_and(is_told) {
+            return Some(true);
+        }
         let limit = LIMIT.min(self.connect_timeout / 2);
         let present = self.address.endpoint(limit).await.ok()?;
-        Some(self.terms.is_at(&present))
+        Some(self.terms.confirm(&present, asked))
+    }
+
+    /// Whether the server can be believed to be where it was found last.
+    pub(super) fn is_confirmed(&self) -> bool {
+        !self.address.moves() || self.terms.holds(self.clock.now())
+    }
+
+    /// Returns how soon a connection on which nothing fails is looked after again.
+    pub(super) fn pause(&self) -> Duration {
+        match self.address.moves() {
+            true => self.check_interval.min(Terms::PERIOD),
+            false => self.check_interval,
+        }
     }
 
     /// Asks a question on a connection for that alone.

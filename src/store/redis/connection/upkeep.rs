@@ -12,6 +12,8 @@ use super::{Shared, Stage, State};
 
 /// Why a connection is given up whose server has moved.
 pub(super) const LEFT_BEHIND: &str = "another server has become the primary";
+/// Why one is given up whose server may have moved.
+pub(super) const UNCONFIRMED: &str = "too few Sentinels say that it still is the primary";
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);
@@ -94,7 +96,7 @@ impl Upkeep {
                         .await
                 }
                 None => {
-                    let alarm = timeout(server.check_interval, self.0.alarm.notified());
+                    let alarm = timeout(server.pause(), self.0.alarm.notified());
                     link.drive(exchanges, alarm).await.map(drop)
                 }
             };
@@ -109,9 +111,10 @@ impl Upkeep {
             }
             let in_place = timeout(PATIENCE, server.is_in_place());
             let in_place = link.drive(exchanges, in_place).await;
-            let in_place = in_place.and_then(|told| told.ok().flatten());
-            if in_place == Some(false) {
-                return LEFT_BEHIND;
+            match in_place.and_then(|told| told.ok().flatten()) {
+                Some(false) => return LEFT_BEHIND,
+                None if !server.is_confirmed() => return UNCONFIRMED,
+                _ => {}
             }
             let sign = link.ask(server.sign_of_life());
             let health = match link.drive(exchanges, timeout(PATIENCE, sign)).await {
@@ -123,9 +126,6 @@ impl Upkeep {
             let is_settled = self.now().saturating_duration_since(began) > SETTLED;
             match health {
                 Health::ReadOnly if is_settled => return "it takes no writes any more",
-                Health::Alone if in_place.is_none() => {
-                    return "it lacks replicas, and no Sentinel says that it still is the primary";
-                }
                 Health::Unable => breaker.stay_open(),
                 _ if pause.is_some() => breaker.close(),
                 _ => {}

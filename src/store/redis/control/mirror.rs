@@ -28,7 +28,7 @@ use crate::store::MirrorHealth;
 use crate::store::redis::layout;
 
 /// For so long after the last sign of life the server is believed to tell of every change.
-pub(super) const LEASE: Duration = Duration::from_secs(2);
+pub(crate) const LEASE: Duration = Duration::from_secs(2);
 /// Longer than this an epoch is not believed without having been read again, for the changes that
 /// a server does not tell of: `SWAPDB`, and slots that a cluster's node has lost.
 const MAX_AGE: Duration = Duration::from_secs(30);
@@ -171,9 +171,11 @@ impl Mirror {
         }
     }
 
-    /// Notes that what was asked has been answered, behind all that had to be told.
-    pub(super) fn renew(&self, load: Load) {
-        let end = load.asked.saturating_add(nanos(LEASE));
+    /// Notes that what was asked has been answered, behind all that had to be told. Where the server
+    /// may have been replaced, it counts from when it was last `confirmed` that it was not.
+    pub(super) fn renew(&self, load: Load, confirmed: Option<Instant>) {
+        let confirmed = confirmed.map_or(u64::MAX, |moment| self.nanos(moment));
+        let end = load.asked.min(confirmed).saturating_add(nanos(LEASE));
         self.lease.fetch_max(end, Ordering::AcqRel);
     }
 
@@ -355,7 +357,7 @@ mod tests {
         fn new(scopes: usize) -> Self {
             let mirror = Mirror::with_sets(2, ManualClock::new().clock());
             mirror.track();
-            mirror.renew(mirror.begin());
+            mirror.renew(mirror.begin(), None);
             let scope = |n: usize| Scope::tag("a", n.to_string().as_bytes());
             Self {
                 mirror,
@@ -485,7 +487,7 @@ mod tests {
     fn read(mirror: &Mirror, scope: Scope, epoch: Epoch) {
         let load = mirror.begin();
         mirror.insert(load, &Namespace::default(), scope, epoch);
-        mirror.renew(load);
+        mirror.renew(load, None);
     }
 
     #[test]
@@ -524,7 +526,7 @@ mod tests {
         let asked = mirror.begin();
         hands.advance(Duration::from_nanos(1));
         assert!(!mirror.confirms(&stamp));
-        mirror.renew(asked);
+        mirror.renew(asked, None);
         assert!(mirror.confirms(&stamp));
         // The lease counts from the question, however late the answer.
         hands.advance(LEASE - Duration::from_nanos(1));
@@ -535,7 +537,7 @@ mod tests {
     fn an_epoch_has_to_be_read_again_after_its_time() {
         let (mirror, hands, stamp) = mirror();
         hands.advance(MAX_AGE);
-        mirror.renew(mirror.begin());
+        mirror.renew(mirror.begin(), None);
         assert!(!mirror.confirms(&stamp));
         let (scope, epoch) = stamp.iter().next().unwrap();
         read(&mirror, scope, epoch);
@@ -563,7 +565,7 @@ mod tests {
         assert!(!mirror.confirms(&stamp));
         let (scope, epoch) = stamp.iter().next().unwrap();
         mirror.insert(load, &Namespace::default(), scope, epoch);
-        mirror.renew(load);
+        mirror.renew(load, None);
         assert!(!mirror.confirms(&stamp));
     }
 

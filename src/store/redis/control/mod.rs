@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use self::mirror::Load;
-pub(super) use self::mirror::Mirror;
+pub(super) use self::mirror::{LEASE, Mirror};
 pub use self::tracker::Mirroring;
 pub(super) use self::tracker::{Listener, Tracker};
 pub(super) use self::watches::Watch;
@@ -103,7 +103,7 @@ impl Control {
                 mirror.insert(load, namespace, *scope, epoch);
             }
         }
-        mirror.renew(load);
+        mirror.renew(load, self.connection.confirmed());
         Ok(known)
     }
 
@@ -155,7 +155,7 @@ async fn beat(connection: Arc<Connection>, tracker: Arc<Tracker>) {
             let preface = Preface::write(&mut commands, load, &connection);
             let answer = exchange.send(&commands).await;
             if answer.is_ok_and(|mut replies| preface.read(&mut replies, &tracker).is_ok()) {
-                tracker.mirror.renew(load);
+                tracker.mirror.renew(load, connection.confirmed());
             }
         }
     }

@@ -178,7 +178,7 @@ mod tests {
             for (scope, epoch) in stamps.iter().flat_map(|stamp| stamp.iter()) {
                 let load = tracker.mirror.begin();
                 tracker.mirror.insert(load, &namespace, scope, epoch);
-                tracker.mirror.renew(load);
+                tracker.mirror.renew(load, None);
             }
             assert!(stamps.iter().all(|stamp| tracker.mirror.confirms(stamp)));
             listener.send(invalidate(data)).unwrap();

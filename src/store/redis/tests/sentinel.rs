@@ -1,92 +1,15 @@
 //! The store follows the primary that the Sentinels name.
 
-use std::process::{Child, Command, Stdio};
-
-use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::epoch::Stamp;
-use crate::store::redis::redis_server::free_port;
+use crate::store::redis::control::LEASE;
+use crate::store::redis::redis_sentinels::{RedisSentinels, Sentinel};
 
-/// A primary, a replica of it, and one Sentinel that watches them.
-struct Watched {
-    servers: [RedisServer; 2],
-    sentinel: Sentinel,
-}
-
-struct Sentinel {
-    process: Child,
-    port: u16,
-    _directory: TempDir,
-}
-
-impl Watched {
-    fn start() -> Self {
-        let primary = RedisServer::start();
-        let port = primary.port().to_string();
-        let replica = RedisServer::with_args(&["--replicaof", "127.0.0.1", &port]);
-        while primary.command(&["WAIT", "1", "100"]) != "1" {}
-        let sentinel = Sentinel::start(&port);
-        let watched = Self {
-            servers: [primary, replica],
-            sentinel,
-        };
-        // Until it has heard of the replica, it cannot make it the primary.
-        while !watched.ask(&["INFO", "sentinel"]).contains("slaves=1") {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        watched
-    }
-
-    fn ask(&self, words: &[&str]) -> String {
-        RedisServer::command_at(self.sentinel.port, words)
-    }
-
-    async fn desk(&self) -> Desk {
-        let builder =
-            RedisStore::builder(&self.sentinel.url()).check_interval(Duration::from_millis(100));
-        Desk::of(builder.connect().await.unwrap())
-    }
-}
-
-impl Sentinel {
-    fn start(primary: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let config = directory.path().join("sentinel.conf");
-        let port = free_port();
-        let text = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor cache 127.0.0.1 {primary} 1\n\
-            sentinel down-after-milliseconds cache 500\nsentinel failover-timeout cache 5000\n",
-            directory.path().display()
-        );
-        std::fs::write(&config, text).unwrap();
-        let process = Command::new("redis-server")
-            .arg(&config)
-            .arg("--sentinel")
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Self {
-            process,
-            port,
-            _directory: directory,
-        }
-    }
-
-    fn url(&self) -> String {
-        format!("redis+sentinel://127.0.0.1:{}/cache/0", self.port)
-    }
-}
-
-impl Drop for Sentinel {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+async fn desk(url: &str) -> Desk {
+    let builder = RedisStore::builder(url).check_interval(Duration::from_millis(100));
+    Desk::of(builder.connect().await.unwrap())
 }
 
 /// Waits until the server is the primary and what the store is given is there.
@@ -112,26 +35,26 @@ async fn until_stored_at(desk: &Desk, server: &RedisServer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_crash_the_store_follows_to_the_replica() {
-    let mut watched = Watched::start();
-    let desk = watched.desk().await;
+    let mut set = RedisSentinels::start(1, 1);
+    let desk = desk(&set.url()).await;
     let sample = desk.sample("/a").body("before");
     desk.fill(&sample, &[]).await;
     let generation = desk.store.generation();
-    watched.servers[0].kill();
-    until_stored_at(&desk, &watched.servers[1]).await;
+    set.kill(0);
+    until_stored_at(&desk, set.server(1)).await;
     assert_ne!(desk.store.generation(), generation);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_planned_failover_the_store_leaves_the_old_primary() {
-    let watched = Watched::start();
-    let desk = watched.desk().await;
+    let set = RedisSentinels::start(1, 1);
+    let desk = desk(&set.url()).await;
     desk.fill(&desk.sample("/a"), &[]).await;
     // It has to have heard of the replica's health first.
-    while watched.ask(&["SENTINEL", "FAILOVER", "cache"]) != "OK" {
+    while set.ask(&["SENTINEL", "FAILOVER", "cache"]) != "OK" {
         sleep(Duration::from_millis(100)).await;
     }
-    until_stored_at(&desk, &watched.servers[1]).await;
+    until_stored_at(&desk, set.server(1)).await;
 }
 
 /// Holds epochs for current, asking until the control connection is up.
@@ -158,33 +81,94 @@ async fn until(limit: Duration, mut condition: impl AsyncFnMut() -> bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_is_left_alone_is_asked_each_time_and_then_left() {
-    let mut watched = Watched::start();
-    let [primary, _] = &watched.servers;
-    primary.command(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
-    let desk = watched.desk().await;
+    let mut set = RedisSentinels::start(1, 1);
+    let order = ["CONFIG", "SET", "min-replicas-to-write", "1"];
+    set.server(0).command(&order);
+    let desk = desk(&set.url()).await;
     let sample = desk.sample("/a");
     desk.fill(&sample, &[]).await;
     let stamp = held(&desk).await;
-    watched.servers[1].kill();
+    set.kill(1);
     let limit = Duration::from_secs(3);
     until(limit, async || !desk.store.vouches_for(&stamp)).await;
     assert!(desk.body(&sample).await.is_some(), "a Sentinel names it");
-    watched.sentinel.process.kill().unwrap();
+    set.kill_sentinel(0);
     until(limit, async || desk.look_up(&sample).await.is_err()).await;
+}
+
+/// Has a Sentinel name another primary, though the former one answers as ever.
+fn replace(sentinel: &Sentinel, present: &str) {
+    sentinel.ask(&["SENTINEL", "REMOVE", "cache"]);
+    sentinel.ask(&["SENTINEL", "MONITOR", "cache", "127.0.0.1", present, "1"]);
+}
+
+/// As long as what was said of a primary holds, and what a busy machine may add.
+const HOLDS: Duration = LEASE.saturating_add(Duration::from_millis(500));
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_primary_that_still_answers_is_read_from_for_a_lease_at_most() {
+    let servers = [RedisServer::start(), RedisServer::start()];
+    let [former, present] = servers.each_ref().map(|server| server.port().to_string());
+    let mut sentinels = [(); 3].map(|()| Sentinel::start(&former, 1));
+    let ports = sentinels.each_ref().map(Sentinel::port);
+    let hosts = ports.map(|port| format!("127.0.0.1:{port}")).join(",");
+    let url = format!("redis+sentinel://{hosts}/cache");
+    let builder = RedisStore::builder(&url).check_interval(Duration::from_secs(60));
+    let desk = Desk::of(builder.connect().await.unwrap());
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    let stamp = held(&desk).await;
+    let is_served = async || {
+        let found = desk.look_up(&sample).await;
+        let found = found.is_ok_and(|found| matches!(found.outcome, Outcome::Response(_)));
+        found || desk.store.vouches_for(&stamp)
+    };
+
+    // Most of them know of the new one, and the one that does not is cut off with this process.
+    replace(&sentinels[0], &present);
+    let began = Instant::now();
+    while began.elapsed() < HOLDS {
+        assert!(is_served().await, "one of three is no reason to leave");
+        sleep(Duration::from_millis(20)).await;
+    }
+    for sentinel in &mut sentinels[..2] {
+        sentinel.kill();
+    }
+    until(HOLDS, async || !is_served().await).await;
+    // Both are back, and name the new one.
+    for sentinel in &mut sentinels[..2] {
+        sentinel.restart();
+    }
+    replace(&sentinels[1], &present);
+    until_stored_at(&desk, &servers[1]).await;
+    assert!(!is_served().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_primary_holds_is_served_again_when_sentinels_are_back() {
+    let server = RedisServer::start();
+    let mut sentinel = Sentinel::start(&server.port().to_string(), 1);
+    let desk = desk(&sentinel.url()).await;
+    let sample = desk.sample("/a");
+    desk.fill(&sample, &[]).await;
+    sentinel.kill();
+    until(HOLDS, async || desk.look_up(&sample).await.is_err()).await;
+    sentinel.restart();
+    let limit = Duration::from_secs(10);
+    until(limit, async || desk.look_up(&sample).await.is_ok()).await;
+    assert!(desk.body(&sample).await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn once_one_connection_has_followed_no_other_is_asked_at_the_former_primary() {
     let servers = [RedisServer::start(), RedisServer::start()];
     let [former, present] = servers.each_ref().map(|server| server.port().to_string());
-    let sentinel = Sentinel::start(&former);
+    let sentinel = Sentinel::start(&former, 1);
     let builder = RedisStore::builder(&sentinel.url()).check_interval(Duration::from_secs(60));
     let desk = Desk::of(builder.connect().await.unwrap());
     let stamp = held(&desk).await;
 
-    let order = |words: &[&str]| RedisServer::command_at(sentinel.port, words);
-    order(&["SENTINEL", "REMOVE", "cache"]);
-    order(&["SENTINEL", "MONITOR", "cache", "127.0.0.1", &present, "1"]);
+    replace(&sentinel, &present);
     // The one on which the server does not tell is the one for data.
     let clients = servers[0].command(&["CLIENT", "LIST"]);
     let data = clients
@@ -202,8 +186,9 @@ async fn once_one_connection_has_followed_no_other_is_asked_at_the_former_primar
 
 #[tokio::test]
 async fn sentinels_that_are_away_or_know_nothing_are_passed_over_or_told_of() {
-    let watched = Watched::start();
-    let port = watched.sentinel.port;
+    let server = RedisServer::start();
+    let sentinel = Sentinel::start(&server.port().to_string(), 1);
+    let port = sentinel.port();
     let url = format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{port}/cache");
     RedisStore::connect(&url).await.unwrap();
     let url = format!("redis+sentinel://:s3cret@127.0.0.1:{port}/other");
