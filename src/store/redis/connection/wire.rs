@@ -190,11 +190,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What cannot be written must not keep replies from being read, nor the other way round.
-        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
-            return Poll::Ready(Err(error));
+        // What cannot be written must not keep replies from being read, nor the other way round; and
+        // what was said before the connection broke is heard.
+        let sending = self.poll_send(cx);
+        match self.poll_receive(cx) {
+            Poll::Pending => sending,
+            received => received,
         }
-        self.poll_receive(cx)
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
