@@ -129,6 +129,7 @@ impl Journal {
 
     /// Waits until the store has confirmed all that is pending now.
     pub(crate) async fn delivered(&self) {
+        self.recall_lost();
         // What is recalled has no number yet.
         while self.state.read().recalled.len() > 0 {
             sleep(FIRST_PAUSE).await;

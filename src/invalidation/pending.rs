@@ -1,6 +1,7 @@
 //! What the store has still to be told of, and what it has been told of last.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 
 use crate::epoch::{Scope, Stamp};
 
@@ -10,22 +11,30 @@ pub(super) const BATCH: usize = 256;
 /// looks something up.
 const MAX_ENDED: usize = 4 * BATCH;
 
-/// Scopes to be told, each with the number of its latest invalidation.
+/// Scopes to be told, each with the numbers of its invalidations.
 ///
 /// Nothing here takes longer, the more of them there are, but for the depth of a tree: hits look at
 /// it under the lock that invalidations take. Nor is it ever copied for them: who asks the store
 /// notes how many had ended by then, and which have ended since is known afterwards.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    numbers: BTreeMap<Scope, u64>,
-    /// The same by their numbers.
-    order: BTreeMap<u64, Scope>,
+    numbers: BTreeMap<Scope, Numbers>,
+    /// The same by since when each is pending.
+    order: BTreeSet<(u64, Scope)>,
     latest: u64,
-    /// From which number on the next batch is taken, so that what cannot be told holds nothing up.
-    turn: u64,
+    /// Behind which one the next batch begins, so that what cannot be told holds nothing up.
+    turn: Option<(u64, Scope)>,
     /// Those that have ended last, the latest at the back.
     ended: VecDeque<Scope>,
     endings: u64,
+}
+
+/// Those of a scope's invalidations that the store has not been told of.
+#[derive(Clone, Copy, Debug)]
+struct Numbers {
+    /// None is earlier.
+    since: u64,
+    latest: u64,
 }
 
 impl Pending {
@@ -47,10 +56,11 @@ impl Pending {
         self.numbers.contains_key(&scope)
     }
 
-    /// Whether anything is pending since the invalidation of this number or an earlier one.
+    /// Whether anything is pending since the invalidation of this number or an earlier one, whether or
+    /// not it has been invalidated again.
     pub(super) fn waits_since(&self, number: u64) -> bool {
-        let first = self.order.first_key_value();
-        first.is_some_and(|(first, _)| *first <= number)
+        let first = self.order.first();
+        first.is_some_and(|(since, _)| *since <= number)
     }
 
     /// Whether something with this stamp is pending, or may have been when so many had ended.
@@ -70,20 +80,33 @@ impl Pending {
     /// Adds an invalidation; returns it with its number.
     pub(super) fn enter(&mut self, scope: Scope) -> (Scope, u64) {
         self.latest = self.latest.saturating_add(1);
-        if let Some(former) = self.numbers.insert(scope, self.latest) {
-            self.order.remove(&former);
-        }
-        self.order.insert(self.latest, scope);
-        (scope, self.latest)
+        let latest = self.latest;
+        let only = Numbers {
+            since: latest,
+            latest,
+        };
+        let numbers = self.numbers.entry(scope).or_insert(only);
+        numbers.latest = latest;
+        self.order.insert((numbers.since, scope));
+        (scope, latest)
     }
 
-    /// Takes an invalidation off that the store has been told of, unless another one has followed.
+    /// Takes an invalidation off that the store has been told of, and with it those before; another one
+    /// that has followed leaves the scope pending.
     pub(super) fn end(&mut self, (scope, number): (Scope, u64)) {
-        if self.numbers.get(&scope) != Some(&number) {
+        let Some(numbers) = self.numbers.get_mut(&scope) else {
+            return;
+        };
+        if number < numbers.since {
+            return;
+        }
+        self.order.remove(&(numbers.since, scope));
+        if number < numbers.latest {
+            numbers.since = number.saturating_add(1);
+            self.order.insert((numbers.since, scope));
             return;
         }
         self.numbers.remove(&scope);
-        self.order.remove(&number);
         if self.ended.len() == MAX_ENDED {
             self.ended.pop_front();
         }
@@ -107,11 +130,13 @@ impl Pending {
 
     /// Returns what is to be told next.
     pub(super) fn next_batch(&mut self) -> Vec<(Scope, u64)> {
-        let ahead = self.order.range(self.turn..);
-        let batch = ahead.chain(self.order.range(..self.turn)).take(BATCH);
-        let batch: Vec<_> = batch.map(|(number, scope)| (*scope, *number)).collect();
-        let last = batch.last();
-        self.turn = last.map_or(0, |(_, number)| number.saturating_add(1));
+        let behind = self.turn.map_or(Bound::Unbounded, Bound::Excluded);
+        let ahead = self.order.range((behind, Bound::Unbounded));
+        let batch = ahead.chain(&self.order).take(BATCH.min(self.len()));
+        let turn = batch.clone().last().copied();
+        let numbers = |(_, scope): &_| Some((*scope, self.numbers.get(scope)?.latest));
+        let batch = batch.filter_map(numbers).collect();
+        self.turn = turn;
         batch
     }
 }
@@ -164,12 +189,18 @@ mod tests {
             // Of each question: how many had ended, what was pending then, or the one that all have
             // become since, and what was pending at any time since.
             let mut questions: Vec<(u64, HashSet<Scope>, HashSet<Scope>)> = Vec::new();
+            let mut untold: Vec<(Scope, u64)> = Vec::new();
             for act in acts {
                 match act {
-                    Act::Enter(number) => entered.push(pending.enter(scope(number))),
+                    Act::Enter(number) => {
+                        entered.push(pending.enter(scope(number)));
+                        untold.extend(entered.last());
+                    }
                     Act::End(ago) => {
                         if let Some(place) = entered.len().checked_sub(ago + 1) {
-                            pending.end(entered[place]);
+                            let (told, until) = entered[place];
+                            pending.end((told, until));
+                            untold.retain(|(scope, number)| *scope != told || *number > until);
                         }
                     }
                     Act::Become(number) => {
@@ -182,6 +213,7 @@ mod tests {
                             }
                         }
                         drop(pending.become_one(one));
+                        untold = vec![(one, pending.latest())];
                     }
                     Act::Ask => {
                         let now: HashSet<_> = pending.numbers.keys().copied().collect();
@@ -189,8 +221,10 @@ mod tests {
                     }
                 }
                 let now: HashSet<_> = pending.numbers.keys().copied().collect();
-                prop_assert!(pending.order.iter().all(|(n, s)| pending.numbers[s] == *n));
+                prop_assert!(pending.order.iter().all(|(n, s)| pending.numbers[s].since == *n));
                 prop_assert_eq!(pending.order.len(), now.len());
+                prop_assert_eq!(now.len(), untold.iter().map(|(s, _)| s).collect::<HashSet<_>>().len());
+                prop_assert!(untold.iter().all(|(_, number)| pending.waits_since(*number)));
                 for (endings, then, ever) in &mut questions {
                     ever.extend(&now);
                     for number in 0..6 {
@@ -226,6 +260,7 @@ mod tests {
         let mut pending = Pending::default();
         let first = pending.enter(scope(1));
         let second = pending.enter(scope(1));
+        assert!(pending.waits_since(first.1));
         pending.end(first);
         assert!(pending.contains(scope(1)) && pending.waits_since(second.1));
         assert!(!pending.waits_since(first.1));

@@ -499,6 +499,32 @@ async fn a_barrier_waits_for_the_store_and_then_for_the_memory_of_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_barrier_is_not_let_pass_by_who_invalidates_the_same_again() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    store.break_down(Operation::Invalidate, Fault::Fails(ErrorKind::Unavailable));
+    let handle = cache.handle();
+    let _ = handle.invalidate(Target::uri("/a")).await.unwrap();
+    let barrier = timeout(Duration::from_secs(30), handle.barrier());
+    let (passed, again) = tokio::join!(barrier, handle.invalidate(Target::uri("/a")));
+    assert_eq!(again.unwrap(), Invalidated::Queued);
+    assert!(passed.is_err(), "the store is away");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_barrier_waits_for_what_the_store_has_just_lost() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    let handle = cache.handle();
+    let told = handle.invalidate(Target::uri("/a")).await.unwrap();
+    assert_eq!(told, Invalidated::Applied);
+    store.fail_over();
+    store.break_down(Operation::Invalidate, Fault::Fails(ErrorKind::Unavailable));
+    let barrier = timeout(Duration::from_secs(30), handle.barrier());
+    assert!(barrier.await.is_err(), "it does not know of it any more");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cache_that_is_dropped_is_not_kept_for_what_it_remembers() {
     let (store, origin) = (Double::new(), Origin::counting(&[]));
     let cache = over(&store, &origin);

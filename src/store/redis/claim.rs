@@ -2,7 +2,8 @@
 //!
 //! A lock is a key that ends by itself, with a random token. Nothing depends on it but the number
 //! of calls of the handler, so it needs no script that compares the token before it is released: a
-//! lock that may have passed to another process by now is left alone, which costs a wait.
+//! lock that may have passed to another process by now is left alone, which costs a wait. One that
+//! was asked for by somebody who did not hear the answer is given back, if it was taken.
 //! Nor is it renewed: those who wait for a fetch that takes so long had better fetch themselves.
 //! Nor does it leave a trace: whoever looked before a response was stored, and claims after that,
 //! fetches it once more.
@@ -23,7 +24,7 @@ use super::epochs::millis;
 use super::layout::{Name, Place};
 use super::shards::Lane;
 use crate::epoch::{Captured, Scope};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::store::{Claim, FillLock, FillWait, Settled, Wanted};
 
 /// For so long a lock keeps others from fetching, whether its process has died or only its fetch
@@ -58,9 +59,19 @@ impl Shared {
         set.arg("PX").arg(millis(LOCK_TTL));
         let asked = self.clock.now();
         let missing = if captured.is_some() { &[] } else { scopes };
+        let mut unheard = Unheard {
+            shared: self,
+            name: &name,
+            token: &token,
+            asked,
+            may_hold: true,
+        };
         let answer = self
             .capture_with(wanted.namespace, missing, [set, get(&name)])
             .await;
+        let is_late = |error: &Error| error.kind() == ErrorKind::Timeout;
+        unheard.may_hold = answer.as_ref().is_err_and(is_late);
+        drop(unheard);
         let (new, claim) = match answer {
             Ok((new, replies)) => (new, self.claimed(name, token, replies, asked)),
             Err(error) => (Err(error), Claim::Granted(FillLock::none())),
@@ -163,6 +174,27 @@ impl Held {
     /// Ends the lock when it is settled, if it is still held then.
     async fn until(self, settled: oneshot::Receiver<Settled>) {
         let how = settled.await.unwrap_or(Settled::Released);
+        self.end(how).await;
+    }
+
+    /// Ends the lock if it was taken, with this token.
+    async fn end_if_taken(self, token: Bytes) {
+        let Shared { shards, limits, .. } = &*self.shared;
+        let mut commands = Pipeline::new();
+        commands.add_command(get(&self.name));
+        // On the connection on which it was asked for, and so behind that.
+        let dispatch = shards.begin(Lane::Short, limits.write);
+        let held = dispatch.send(&commands).await;
+        if let Ok(Some(held)) = held.and_then(|mut held| held.bytes())
+            && held == token
+        {
+            drop(dispatch);
+            self.end(Settled::Released).await;
+        }
+    }
+
+    /// Ends the lock if it is still held.
+    async fn end(self, how: Settled) {
         let Shared {
             clock,
             shards,
@@ -187,5 +219,30 @@ impl Held {
         // Without success it ends by itself.
         let dispatch = shards.begin(Lane::Short, limits.capture);
         let _ = dispatch.send(&commands).await;
+    }
+}
+
+/// A lock that has been asked for and may be held for nobody: who asked has gone, or heard nothing in
+/// time. Others would wait for it to end by itself.
+struct Unheard<'a> {
+    shared: &'a Arc<Shared>,
+    name: &'a Name,
+    token: &'a [u8],
+    asked: Instant,
+    may_hold: bool,
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        if let Ok(runtime) = Handle::try_current()
+            && self.may_hold
+        {
+            let held = Held {
+                shared: Arc::clone(self.shared),
+                name: self.name.clone(),
+                since: self.asked,
+            };
+            runtime.spawn(held.end_if_taken(Bytes::copy_from_slice(self.token)));
+        }
     }
 }

@@ -72,7 +72,9 @@ impl Link {
         }
         let info = link.info("server").await;
         link.version = info.as_deref().and_then(version);
-        link.term = server.terms.enter(endpoint, asked);
+        let term = server.terms.enter(endpoint, asked);
+        let left = || io::Error::other("another server has become the primary meanwhile");
+        link.term = term.ok_or_else(left)?;
         Ok(link)
     }
 

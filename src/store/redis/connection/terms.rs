@@ -33,14 +33,18 @@ impl Terms {
     pub(super) const PERIOD: Duration = Duration::from_millis(600);
 
     /// Notes where a connection has found the server that was `asked` for then; returns the term
-    /// that it is of.
-    pub(super) fn enter(&self, endpoint: Endpoint, asked: Instant) -> u64 {
+    /// that it is of, or `None` if the server was elsewhere when it was asked for later.
+    pub(super) fn enter(&self, endpoint: Endpoint, asked: Instant) -> Option<u64> {
         let mut place = self.place.lock();
-        if !is_at(&place, &endpoint) {
-            self.present.fetch_add(1, Ordering::Release);
+        match &mut *place {
+            Some(place) if place.endpoint == endpoint => place.asked = place.asked.max(asked),
+            Some(place) if asked < place.asked => return None,
+            place => {
+                *place = Some(Place { endpoint, asked });
+                self.present.fetch_add(1, Ordering::Release);
+            }
         }
-        *place = Some(Place { endpoint, asked });
-        self.present.load(Ordering::Acquire)
+        Some(self.present.load(Ordering::Acquire))
     }
 
     /// Notes where the server is said to be that was `asked` for then; returns whether it is where it
@@ -72,12 +76,6 @@ impl Terms {
     }
 }
 
-fn is_at(place: &Option<Place>, endpoint: &Endpoint) -> bool {
-    place
-        .as_ref()
-        .is_some_and(|place| place.endpoint == *endpoint)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,14 +91,27 @@ mod tests {
     fn a_term_ends_when_the_server_is_found_elsewhere() {
         let ([here, there], now) = (places(), Instant::now());
         let terms = Terms::default();
-        let first = terms.enter(here.clone(), now);
-        assert_eq!(terms.enter(here.clone(), now), first);
+        let enter = |endpoint: &Endpoint| terms.enter(endpoint.clone(), now).unwrap();
+        let first = enter(&here);
+        assert_eq!(enter(&here), first);
         assert!(!terms.is_over(first) && terms.confirm(&here, now));
-        let second = terms.enter(there.clone(), now);
+        let second = enter(&there);
         assert!(terms.is_over(first) && !terms.is_over(second));
         assert!(terms.confirm(&there, now) && !terms.confirm(&here, now));
-        terms.enter(here, now);
+        enter(&here);
         assert!(terms.is_over(first), "it is back, and yet another");
+    }
+
+    #[test]
+    fn a_slow_connection_does_not_lead_back_to_where_the_server_was() {
+        let ([here, there], now) = (places(), Instant::now());
+        let terms = Terms::default();
+        terms.enter(here.clone(), now);
+        let later = now + Duration::from_millis(1);
+        let second = terms.enter(there.clone(), later);
+        assert_eq!(terms.enter(here, now), None);
+        assert_eq!(terms.enter(there, now), second);
+        assert_eq!(terms.confirmed(), Some(later));
     }
 
     #[test]

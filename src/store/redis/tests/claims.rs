@@ -7,6 +7,7 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::proxy::{Mood, Proxy};
 use super::*;
 use crate::store::{FillLock, FillWait, Settled};
 
@@ -180,6 +181,38 @@ async fn while_the_server_is_away_claims_are_granted_and_waits_end_at_once() {
     assert!(matches!(claim, Claim::Granted(_)));
     assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
     drop(held);
+}
+
+#[tokio::test]
+async fn a_lock_of_which_nobody_hears_in_time_is_given_back() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(&redis).await;
+    let limit = Duration::from_millis(50);
+    let hasty = patient(&proxy.url()).capture_timeout(limit);
+    let [hasty, leaving, other] = [
+        Desk::of(hasty.connect().await.unwrap()),
+        Desk::of(patient(&proxy.url()).connect().await.unwrap()),
+        Desk::new(&redis).await,
+    ];
+    let sample = other.sample("/a");
+    let captured = other.capture(&sample.scopes()).await.unwrap();
+    let claim = |desk: &Desk| {
+        let (desk, sample, captured) = (desk.clone(), other.sample("/a"), captured.clone());
+        async move { desk.claim(&sample, Some(captured)).await }
+    };
+    proxy.set(Mood::Delay(Duration::from_millis(150)));
+    for (desk, patience) in [(&hasty, SOON), (&leaving, limit)] {
+        let _ = timeout(patience, claim(desk)).await;
+        // Until the server has been asked twice more.
+        sleep(Duration::from_secs(1)).await;
+        let taken = redis.command(&["EXISTS", &lock_name(&other, &sample)]);
+        assert_eq!(taken, "0", "{patience:?}");
+    }
+    let _held = lock(&other, &sample).await;
+    let _ = timeout(limit, claim(&leaving)).await;
+    sleep(Duration::from_secs(1)).await;
+    let taken = redis.command(&["EXISTS", &lock_name(&other, &sample)]);
+    assert_eq!(taken, "1", "what another holds is left alone");
 }
 
 #[tokio::test]
