@@ -1,7 +1,7 @@
 //! The invalidations that the store has not confirmed yet, or may have lost.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -165,7 +165,7 @@ impl Journal {
             return None;
         }
         state.delivering = true;
-        Some(Delivery(Arc::downgrade(self)))
+        Some(Delivery(Arc::clone(self)))
     }
 
     fn enter(&self, scopes: &[Scope]) -> Vec<(Scope, u64)> {
@@ -329,30 +329,25 @@ enum Step {
 ///
 /// What is pending keeps the journal alive, and the store with it. What is only remembered does not.
 #[derive(Debug)]
-pub(crate) struct Delivery(Weak<Journal>);
+pub(crate) struct Delivery(Arc<Journal>);
 
 impl Delivery {
     /// Tells the store all that is pending, however long that takes, and what becomes pending while
     /// anything is remembered.
     pub(crate) async fn run(self) {
-        let mut held = self.0.upgrade();
+        let Self(journal) = &self;
         let mut pause = FIRST_PAUSE;
         loop {
             sleep(pause).await;
-            let Some(journal) = held.take().or_else(|| self.0.upgrade()) else {
-                return;
-            };
             pause = match journal.next_step() {
                 Step::End => return,
+                // Nobody else is left who could make anything pending.
+                Step::Wait if Arc::strong_count(journal) == 1 => return,
                 Step::Wait => LONGEST_PAUSE,
-                Step::Tell(batch) => {
-                    let told = journal.tell(&batch).await;
-                    held = Some(journal);
-                    match told {
-                        true => Duration::ZERO,
-                        false => (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE),
-                    }
-                }
+                Step::Tell(batch) => match journal.tell(&batch).await {
+                    true => Duration::ZERO,
+                    false => (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE),
+                },
             };
         }
     }
@@ -360,8 +355,6 @@ impl Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        if let Some(journal) = self.0.upgrade() {
-            journal.state.write().delivering = false;
-        }
+        self.0.state.write().delivering = false;
     }
 }

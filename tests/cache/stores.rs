@@ -534,6 +534,23 @@ async fn a_cache_that_is_dropped_is_not_kept_for_what_it_remembers() {
     assert!(!store.is_shared());
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_queued_just_before_a_cache_is_dropped_is_told() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = over(&store, &origin);
+    let handle = cache.handle();
+    let _ = handle.invalidate(Target::uri("/a")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    store.break_down(Operation::Invalidate, Fault::Fails(ErrorKind::Unavailable));
+    let queued = handle.invalidate(Target::uri("/b")).await.unwrap();
+    assert_eq!(queued, Invalidated::Queued);
+    drop((cache, handle));
+    store.recover();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(store.calls(Operation::Invalidate), 3);
+    assert!(!store.is_shared());
+}
+
 #[tokio::test]
 async fn nobody_joins_what_was_asked_for_before_an_invalidation_though_its_caller_leaves() {
     let (store, origin) = (Double::new(), Origin::counting(&[]));
