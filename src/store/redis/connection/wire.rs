@@ -30,7 +30,8 @@ const IN_FLIGHT: usize = 1024;
 const PIECE: usize = 16 << 10;
 /// The room for short replies.
 const ROOM: usize = 16 << 10;
-/// What a server only says that it will send takes no more memory than this.
+/// What a server only says that it will send takes no more memory than this, and no more is kept
+/// for what it may send next.
 const MOST_AHEAD: usize = 1 << 20;
 /// A longer reply is not copied out of where it was received, if that is nearly all there is.
 const SHORT: usize = 8 << 10;
@@ -190,11 +191,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // What cannot be written must not keep replies from being read, nor the other way round.
-        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
-            return Poll::Ready(Err(error));
+        // What cannot be written must not keep replies from being read, nor the other way round. A
+        // server that takes no more may have answered before.
+        let sent = self.poll_send(cx);
+        match self.poll_receive(cx) {
+            Poll::Pending => sent,
+            ended => ended,
         }
-        self.poll_receive(cx)
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -270,6 +273,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
 
     /// Makes room for the rest of a reply of at least so many bytes, or for another one.
     fn make_room(&mut self, length: usize) {
+        if self.received.is_empty() && self.room > MOST_AHEAD {
+            self.received = BytesMut::new();
+        }
         let missing = match self.received.len() {
             0 => self.expected,
             // Exactly so much: what comes behind it would have to be moved.
@@ -285,8 +291,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
 
     fn hand_out(&mut self, reply: Bytes) -> io::Result<()> {
         if reply.first() == Some(&b'>') {
-            self.tell(&reply);
-            return Ok(());
+            return self.tell(&reply);
         }
         let unasked = || io::Error::new(io::ErrorKind::InvalidData, "nobody asked for this reply");
         let asker = self.askers.front_mut().ok_or_else(unasked)?;
@@ -303,11 +308,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
         Ok(())
     }
 
-    fn tell(&self, message: &[u8]) {
-        if let (Some(listener), Ok(Value::Push { kind, data })) = (&self.listener, value(message)) {
+    /// Passes on what the server said of its own accord. If that cannot be read, nothing that it
+    /// said before can be believed any more.
+    fn tell(&self, message: &[u8]) -> io::Result<()> {
+        if let (Some(listener), Value::Push { kind, data }) =
+            (&self.listener, value(message).map_err(io::Error::other)?)
+        {
             // It is never closed.
             let _ = listener.send(PushInfo { kind, data });
         }
+        Ok(())
     }
 }
 
@@ -458,6 +468,35 @@ mod tests {
         far.write_all(b"+OK\r\n").await.unwrap();
         carrier.run().await;
         assert!(wire.ask_raw(&echo("a")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn news_that_cannot_be_read_end_the_connection() {
+        let (near, mut far) = duplex(1 << 10);
+        let (wire, carrier) = Carrier::new(near, None);
+        far.write_all(b">2\r\n$10\r\ninvalidate\r\n:x\r\n")
+            .await
+            .unwrap();
+        carrier.run().await;
+        assert!(wire.ask_raw(&echo("a")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn memory_for_a_very_long_reply_is_given_back() {
+        let (near, mut far) = duplex(1 << 16);
+        let (wire, mut carrier) = Carrier::new(near, None);
+        let text = "x".repeat(8 * MOST_AHEAD);
+        let question = echo(&text);
+        let mut asking = pin!(async {
+            let reply = tokio::join!(wire.ask_raw(&question), answer(&mut far, 1)).0;
+            assert_eq!(text_of(&reply.unwrap()).len(), text.len());
+        });
+        poll_fn(|cx| {
+            assert!(carrier.poll(cx).is_pending());
+            asking.as_mut().poll(cx)
+        })
+        .await;
+        assert!(carrier.room <= MOST_AHEAD, "{}", carrier.room);
     }
 
     #[test]
