@@ -24,7 +24,8 @@ use tokio::sync::{Semaphore, oneshot};
 use super::frame::{self, Frame};
 use crate::store::redis::control::Listener;
 
-/// So many questions are under way at most; the next ones wait, until their deadlines.
+/// So many questions are under way at most, and so many pieces of memory full of them; the next
+/// ones wait, until their deadlines.
 const IN_FLIGHT: usize = 1024;
 /// Short commands share a piece of memory up to this size.
 const PIECE: usize = 16 << 10;
@@ -61,6 +62,8 @@ struct Outbox {
 /// Who waits for replies.
 struct Asker {
     wanted: usize,
+    /// How much of the room is taken.
+    share: usize,
     replies: Raw,
     answer: oneshot::Sender<Raw>,
 }
@@ -83,7 +86,7 @@ impl Wire {
                 command.write_packed_command(piece);
             }
         };
-        let replies = self.post(1, pack).await?;
+        let replies = self.post(1, 1, pack).await?;
         replies.into_iter().next().ok_or_else(hung_up)
     }
 
@@ -104,7 +107,8 @@ impl Wire {
     pub(super) async fn send(&self, commands: &Pipeline) -> RedisResult<Vec<Value>> {
         // Bodies are copied before the lock is taken.
         let piece = commands.get_packed_pipeline();
-        let post = self.post(commands.len(), |pieces| pieces.push_back(piece));
+        let share = piece.len().div_ceil(PIECE).min(IN_FLIGHT);
+        let post = self.post(commands.len(), share, |pieces| pieces.push_back(piece));
         let replies = post.await?;
         replies.iter().map(|reply| value(reply)).collect()
     }
@@ -112,10 +116,13 @@ impl Wire {
     async fn post(
         &self,
         wanted: usize,
+        share: usize,
         pack: impl FnOnce(&mut VecDeque<Vec<u8>>),
     ) -> io::Result<Raw> {
         let Shared { outbox, room } = &*self.0;
-        room.acquire().await.map_err(|_| hung_up())?.forget();
+        let permits = u32::try_from(share).unwrap_or(u32::MAX);
+        let taken = room.acquire_many(permits).await;
+        taken.map_err(|_| hung_up())?.forget();
         let (answer, received) = oneshot::channel();
         let sender = {
             let mut outbox = outbox.lock();
@@ -125,6 +132,7 @@ impl Wire {
             pack(&mut outbox.pieces);
             outbox.askers.push_back(Asker {
                 wanted,
+                share,
                 replies: Raw::new(),
                 answer,
             });
@@ -298,10 +306,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
         asker.replies.push(reply);
         if asker.replies.len() == asker.wanted
             && let Some(Asker {
-                replies, answer, ..
+                share,
+                replies,
+                answer,
+                ..
             }) = self.askers.pop_front()
         {
-            self.shared.room.add_permits(1);
+            self.shared.room.add_permits(share);
             // Who asked may have gone away.
             let _ = answer.send(replies);
         }
@@ -339,7 +350,7 @@ fn hung_up() -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::future::join_all;
+    use futures_util::future::{FutureExt as _, join_all};
     use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::spawn;
 
@@ -436,6 +447,21 @@ mod tests {
         let (replies, ()) = tokio::join!(join_all(asking), answer(&mut far, 3 * IN_FLIGHT));
         assert_eq!(replies.last().unwrap(), &(3 * IN_FLIGHT - 1).to_string());
         assert_eq!(wire.0.room.available_permits(), IN_FLIGHT);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_sent_takes_little_memory_even_if_who_sent_it_has_gone() {
+        let (near, _far) = duplex(1);
+        let (wire, _carrier) = Carrier::new(near, None);
+        let mut long = Pipeline::new();
+        long.add_command(echo(&"x".repeat(1 << 20)));
+        for _ in 0..40 {
+            assert!(wire.send(&long).now_or_never().is_none());
+        }
+        let waiting = wire.0.outbox.lock();
+        let held: usize = waiting.pieces.iter().map(Vec::len).sum();
+        assert!(held <= IN_FLIGHT * PIECE, "{held}");
+        assert_eq!(waiting.askers.len(), 15);
     }
 
     #[tokio::test]
