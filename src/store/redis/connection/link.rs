@@ -39,7 +39,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Link {
     wire: Wire,
     trusted: Arc<Trusted>,
-    carrier: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// `None` once it has ended.
+    carrier: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     version: Option<String>,
     /// The one of the server's terms in which it was found there.
     term: u64,
@@ -150,7 +151,7 @@ impl Link {
         Ok(Self {
             wire,
             trusted: Arc::default(),
-            carrier: Box::pin(carrier.run()),
+            carrier: Some(Box::pin(carrier.run())),
             version: None,
             term: 0,
         })
@@ -176,7 +177,8 @@ impl Link {
         Arc::clone(&self.trusted)
     }
 
-    /// Moves the connection until `other` is done, or returns `None` when it ended before.
+    /// Moves the connection until `other` is done, or returns `None` when it ended before, be it
+    /// long ago.
     ///
     /// `exchanges` says how many there are under way.
     pub(super) async fn drive<T>(
@@ -194,10 +196,14 @@ impl Link {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match self.carrier.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(None),
-                Poll::Pending => other.as_mut().poll(cx).map(Some),
+            let Some(carrier) = &mut self.carrier else {
+                return Poll::Ready(None);
+            };
+            if carrier.as_mut().poll(cx).is_ready() {
+                self.carrier = None;
+                return Poll::Ready(None);
             }
+            other.as_mut().poll(cx).map(Some)
         })
         .await
     }

@@ -3,7 +3,9 @@
 use std::error::Error as _;
 
 use redis::Pipeline;
-use tokio::time::sleep;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
 
 use super::*;
 use crate::clock::Clock;
@@ -321,4 +323,32 @@ async fn a_server_that_loads_its_data_is_away_until_it_has() {
     };
     until(Duration::from_secs(2), is_loading).await;
     until(Duration::from_secs(5), || async { get().await.is_ok() }).await;
+}
+
+/// Answers all commands like a server that does nothing, until one contains this.
+async fn answer_until(mut client: TcpStream, last: &str) {
+    let mut received = [0; 1024];
+    while let Ok(length @ 1..) = client.read(&mut received).await {
+        let commands = String::from_utf8_lossy(&received[..length]).into_owned();
+        if commands.contains(last) {
+            return;
+        }
+        let count = commands.matches('*').count();
+        client
+            .write_all("+OK\r\n".repeat(count).as_bytes())
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_up_at_a_question_is_tried_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let _connection = Connection::open_lazily(Arc::new(server(&url))).unwrap();
+    for _ in 0..3 {
+        let attempt = timeout(Duration::from_secs(2), listener.accept()).await;
+        let (client, _) = attempt.unwrap().unwrap();
+        answer_until(client, "\r\nINFO\r\n").await;
+    }
 }

@@ -24,13 +24,15 @@ use tokio::sync::{Semaphore, oneshot};
 use super::frame::{self, Frame};
 use crate::store::redis::control::Listener;
 
-/// So many questions are under way at most; the next ones wait, until their deadlines.
+/// So many questions are under way at most, and so many pieces of memory full of them; the next
+/// ones wait, until their deadlines.
 const IN_FLIGHT: usize = 1024;
 /// Short commands share a piece of memory up to this size.
 const PIECE: usize = 16 << 10;
 /// The room for short replies.
 const ROOM: usize = 16 << 10;
-/// What a server only says that it will send takes no more memory than this.
+/// What a server only says that it will send takes no more memory than this, and no more is kept
+/// for what it may send next.
 const MOST_AHEAD: usize = 1 << 20;
 /// A longer reply is not copied out of where it was received, if that is nearly all there is.
 const SHORT: usize = 8 << 10;
@@ -60,6 +62,8 @@ struct Outbox {
 /// Who waits for replies.
 struct Asker {
     wanted: usize,
+    /// How much of the room is taken.
+    share: usize,
     replies: Raw,
     answer: oneshot::Sender<Raw>,
 }
@@ -82,7 +86,7 @@ impl Wire {
                 command.write_packed_command(piece);
             }
         };
-        let replies = self.post(1, pack).await?;
+        let replies = self.post(1, 1, pack).await?;
         replies.into_iter().next().ok_or_else(hung_up)
     }
 
@@ -103,7 +107,8 @@ impl Wire {
     pub(super) async fn send(&self, commands: &Pipeline) -> RedisResult<Vec<Value>> {
         // Bodies are copied before the lock is taken.
         let piece = commands.get_packed_pipeline();
-        let post = self.post(commands.len(), |pieces| pieces.push_back(piece));
+        let share = piece.len().div_ceil(PIECE).min(IN_FLIGHT);
+        let post = self.post(commands.len(), share, |pieces| pieces.push_back(piece));
         let replies = post.await?;
         replies.iter().map(|reply| value(reply)).collect()
     }
@@ -111,10 +116,13 @@ impl Wire {
     async fn post(
         &self,
         wanted: usize,
+        share: usize,
         pack: impl FnOnce(&mut VecDeque<Vec<u8>>),
     ) -> io::Result<Raw> {
         let Shared { outbox, room } = &*self.0;
-        room.acquire().await.map_err(|_| hung_up())?.forget();
+        let permits = u32::try_from(share).unwrap_or(u32::MAX);
+        let taken = room.acquire_many(permits).await;
+        taken.map_err(|_| hung_up())?.forget();
         let (answer, received) = oneshot::channel();
         let sender = {
             let mut outbox = outbox.lock();
@@ -124,6 +132,7 @@ impl Wire {
             pack(&mut outbox.pieces);
             outbox.askers.push_back(Asker {
                 wanted,
+                share,
                 replies: Raw::new(),
                 answer,
             });
@@ -272,6 +281,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
 
     /// Makes room for the rest of a reply of at least so many bytes, or for another one.
     fn make_room(&mut self, length: usize) {
+        if self.received.is_empty() && self.room > MOST_AHEAD {
+            self.received = BytesMut::new();
+        }
         let missing = match self.received.len() {
             0 => self.expected,
             // Exactly so much: what comes behind it would have to be moved.
@@ -287,29 +299,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Carrier<S> {
 
     fn hand_out(&mut self, reply: Bytes) -> io::Result<()> {
         if reply.first() == Some(&b'>') {
-            self.tell(&reply);
-            return Ok(());
+            return self.tell(&reply);
         }
         let unasked = || io::Error::new(io::ErrorKind::InvalidData, "nobody asked for this reply");
         let asker = self.askers.front_mut().ok_or_else(unasked)?;
         asker.replies.push(reply);
         if asker.replies.len() == asker.wanted
             && let Some(Asker {
-                replies, answer, ..
+                share,
+                replies,
+                answer,
+                ..
             }) = self.askers.pop_front()
         {
-            self.shared.room.add_permits(1);
+            self.shared.room.add_permits(share);
             // Who asked may have gone away.
             let _ = answer.send(replies);
         }
         Ok(())
     }
 
-    fn tell(&self, message: &[u8]) {
-        if let (Some(listener), Ok(Value::Push { kind, data })) = (&self.listener, value(message)) {
+    /// Passes on what the server said of its own accord. If that cannot be read, nothing that it
+    /// said before can be believed any more.
+    fn tell(&self, message: &[u8]) -> io::Result<()> {
+        if let (Some(listener), Value::Push { kind, data }) =
+            (&self.listener, value(message).map_err(io::Error::other)?)
+        {
             // It is never closed.
             let _ = listener.send(PushInfo { kind, data });
         }
+        Ok(())
     }
 }
 
@@ -331,7 +350,7 @@ fn hung_up() -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::future::join_all;
+    use futures_util::future::{FutureExt as _, join_all};
     use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
     use tokio::spawn;
 
@@ -431,6 +450,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_cannot_be_sent_takes_little_memory_even_if_who_sent_it_has_gone() {
+        let (near, _far) = duplex(1);
+        let (wire, _carrier) = Carrier::new(near, None);
+        let mut long = Pipeline::new();
+        long.add_command(echo(&"x".repeat(1 << 20)));
+        for _ in 0..40 {
+            assert!(wire.send(&long).now_or_never().is_none());
+        }
+        let waiting = wire.0.outbox.lock();
+        let held: usize = waiting.pieces.iter().map(Vec::len).sum();
+        assert!(held <= IN_FLIGHT * PIECE, "{held}");
+        assert_eq!(waiting.askers.len(), 15);
+    }
+
+    #[tokio::test]
     async fn a_connection_that_ends_fails_who_waits_and_who_comes_later() {
         for (farewell, answered) in [
             ("", 0),
@@ -460,6 +494,35 @@ mod tests {
         far.write_all(b"+OK\r\n").await.unwrap();
         carrier.run().await;
         assert!(wire.ask_raw(&echo("a")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn news_that_cannot_be_read_end_the_connection() {
+        let (near, mut far) = duplex(1 << 10);
+        let (wire, carrier) = Carrier::new(near, None);
+        far.write_all(b">2\r\n$10\r\ninvalidate\r\n:x\r\n")
+            .await
+            .unwrap();
+        carrier.run().await;
+        assert!(wire.ask_raw(&echo("a")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn memory_for_a_very_long_reply_is_given_back() {
+        let (near, mut far) = duplex(1 << 16);
+        let (wire, mut carrier) = Carrier::new(near, None);
+        let text = "x".repeat(8 * MOST_AHEAD);
+        let question = echo(&text);
+        let mut asking = pin!(async {
+            let reply = tokio::join!(wire.ask_raw(&question), answer(&mut far, 1)).0;
+            assert_eq!(text_of(&reply.unwrap()).len(), text.len());
+        });
+        poll_fn(|cx| {
+            assert!(carrier.poll(cx).is_pending());
+            asking.as_mut().poll(cx)
+        })
+        .await;
+        assert!(carrier.room <= MOST_AHEAD, "{}", carrier.room);
     }
 
     #[test]
