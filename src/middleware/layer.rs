@@ -31,8 +31,8 @@ use crate::store::Store;
 ///
 /// # Around the router, or inside it
 ///
-/// `Router::layer` puts the cache behind axum's routing, which costs as much as the cache. Around the
-/// router a hit costs no more than a handler that returns a constant:
+/// `Router::layer` puts the cache behind axum's routing, which costs about as much as a hit. Around
+/// the router a hit is not routed:
 ///
 /// ```no_run
 /// # #[cfg(feature = "memory")]

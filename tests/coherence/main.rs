@@ -2,8 +2,8 @@
 //!
 //! Three processes read, write and invalidate a few things of which another server holds the
 //! versions, while Redis is killed, frozen and cut off, the slots of a Redis Cluster move and its
-//! primaries change, or Sentinels replace one primary by the next. Some of the things are in memory and in Redis, others in one of them alone.
-//! Afterwards all that they saw is [checked]:
+//! primaries change, or Sentinels replace one primary by the next. Some of the things are in memory
+//! and in Redis, others in one of them alone. Afterwards all that they saw is [checked]:
 //!
 //! * No process has served a version older than one whose invalidation it had acknowledged.
 //! * No process has served a version older than one that another had invalidated in Redis, longer
