@@ -90,22 +90,22 @@ impl Forward {
         let wanted = engine.wanted(key, request, route.as_deref());
         let claim = engine.store.claim(wanted, scopes, Some(captured.clone()));
         let may_be_there = *waited && matches!(self.why, Miss::Absent | Miss::Invalidated);
+        // What has been answered by then counts, though the other has not.
+        let (mut claimed, mut found) = (None, None);
         let asking = async {
-            if !may_be_there {
-                return (claim.await, None);
-            }
+            let claiming = async { claimed = Some(claim.await) };
             let looking = async {
-                engine.storing.end(key).await;
-                engine.find(wanted, scopes).await
+                if may_be_there {
+                    engine.storing.end(key).await;
+                    found = Some(engine.find(wanted, scopes).await);
+                }
             };
-            let (claim, found) = both(claim, looking).await;
-            (claim, Some(found))
+            both(claiming, looking).await;
         };
         let clock = &engine.options.clock;
-        let asked = budget.wait(clock, Duration::MAX, asking).await;
-        let (claim, found) = asked.unwrap_or_else(|| (Err(Budget::exceeded()), None));
+        let _ = budget.wait(clock, Duration::MAX, asking).await;
         let mut wait = None;
-        match claim {
+        match claimed.unwrap_or_else(|| Err(Budget::exceeded())) {
             Ok((captured, claim)) => {
                 self.captured = Some(captured);
                 match claim {

@@ -137,6 +137,29 @@ async fn what_was_captured_in_time_is_stored_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_claim_is_held_though_there_is_no_time_left_for_the_look_beside_it() {
+    let (store, origin) = (Double::new(), Origin::counting(&[]));
+    let cache = Cache::over(CacheLayer::new(store.clone()), &origin, everywhere(ttl(60)));
+    let _follower = Follower::of(&cache);
+    // Twice that is more than there is time for.
+    store.break_down(Operation::Lookup, Fault::Takes(Duration::from_millis(100)));
+    let hold = origin.hold();
+    let asking = async {
+        let answer = cache.get("/a").await;
+        assert_eq!(answer.cache_status(), "fwd=uri-miss; stored");
+    };
+    let watching = async {
+        sleep(2 * LIMIT).await;
+        assert_eq!((origin.calls(), store.calls(Operation::Lookup)), (1, 2));
+        assert_eq!(store.claims(), 1);
+        drop(hold);
+    };
+    tokio::join!(asking, watching);
+    settle().await;
+    assert_eq!(store.claims(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_wait_is_as_long_as_it_is_said_to_be() {
     let (store, origin) = (Double::new(), Origin::counting(&[]));
     let cache = Cache::over(CacheLayer::new(store.clone()), &origin, everywhere(ttl(60)));

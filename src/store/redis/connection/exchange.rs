@@ -19,6 +19,7 @@ pub(crate) struct Exchange<'a> {
     pub(super) wire: Wire,
     pub(super) trusted: Arc<Trusted>,
     pub(super) deadline: Instant,
+    pub(super) confirmed: Option<Instant>,
 }
 
 impl Exchange<'_> {
@@ -30,6 +31,12 @@ impl Exchange<'_> {
     /// Returns the namespaces whose content is known to be of this life of the server.
     pub(crate) fn trusted(&self) -> Arc<Trusted> {
         Arc::clone(&self.trusted)
+    }
+
+    /// Returns when it was last asked, and answered, where the server is, if that one may move: as it
+    /// was when this began, and so of the server that is spoken to.
+    pub(crate) fn confirmed(&self) -> Option<Instant> {
+        self.confirmed
     }
 
     /// Waits for something else, within the same deadline.

@@ -178,6 +178,8 @@ impl Connection {
         if server.breaker.is_open() {
             return Err(server.away("it does not answer; its circuit breaker is open"));
         }
+        // Before the term: what is said of the next one ends this one first.
+        let confirmed = server.address.moves().then(|| server.terms.confirmed());
         match &**self.shared.state.load() {
             State::Up { term, .. } if server.terms.is_over(*term) => {
                 self.shared.alarm.notify_one();
@@ -191,6 +193,7 @@ impl Connection {
                     wire: wire.clone(),
                     trusted: Arc::clone(trusted),
                     deadline,
+                    confirmed: confirmed.flatten(),
                 })
             }
             State::Down(reason) => Err(server.away(reason)),
@@ -200,12 +203,6 @@ impl Connection {
     /// Returns the command that shows that the server is the one to ask, unless it has nothing.
     pub(crate) fn pulse(&self) -> Option<Arc<Cmd>> {
         self.shared.server.pulse.load_full()
-    }
-
-    /// Returns when it was last asked, and answered, where the server is that may move.
-    pub(crate) fn confirmed(&self) -> Option<Instant> {
-        let server = &self.shared.server;
-        server.address.moves().then(|| server.terms.confirmed())?
     }
 
     /// Returns how the connection is doing.

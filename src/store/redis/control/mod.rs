@@ -103,7 +103,7 @@ impl Control {
                 mirror.insert(load, namespace, *scope, epoch);
             }
         }
-        mirror.renew(load, self.connection.confirmed());
+        mirror.renew(load, exchange.confirmed());
         Ok(known)
     }
 
@@ -155,7 +155,7 @@ async fn beat(connection: Arc<Connection>, tracker: Arc<Tracker>) {
             let preface = Preface::write(&mut commands, load, &connection);
             let answer = exchange.send(&commands).await;
             if answer.is_ok_and(|mut replies| preface.read(&mut replies, &tracker).is_ok()) {
-                tracker.mirror.renew(load, connection.confirmed());
+                tracker.mirror.renew(load, exchange.confirmed());
             }
         }
     }
