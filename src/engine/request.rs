@@ -101,9 +101,6 @@ impl Engine {
         request: &Request<B>,
         matched: Option<&Match<'_, '_>>,
     ) -> Result<Reception, Bypass> {
-        if !self.options.enabled {
-            return Err(Bypass::Disabled);
-        }
         let method = request.method();
         let route = matched.map(|matched| &**matched.route);
         let policy = self.policy(route);
@@ -118,6 +115,10 @@ impl Engine {
         if !is_safe(method) && facts.keyed.is_none() {
             let read = self.read_by_post(request, matched, facts, policy, spec);
             return Ok(Reception::Write(Box::new(Write::new(self, request, read))));
+        }
+        // Not before: what a write makes stale may be in a store that others share.
+        if !self.options.enabled {
+            return Err(Bypass::Disabled);
         }
         if facts.keyed.is_none() && !matches!(*method, Method::GET | Method::HEAD) {
             return Err(Bypass::Method);
@@ -153,6 +154,7 @@ impl Engine {
             matched.is_some_and(|matched| matches!(matched.route.rule.lifetime, Lifetime::Bypass));
         if *request.method() != Method::POST
             || !policy.store_post
+            || !self.options.enabled
             || bypass
             || facts.is_rerouted(policy)
         {
