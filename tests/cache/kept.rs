@@ -60,3 +60,26 @@ async fn redis_keeps_nothing_for_longer_than_a_day() {
         assert!((1..=86_400_000).contains(&left), "{name}: {left}");
     }
 }
+
+#[tokio::test]
+async fn a_response_that_was_damaged_in_redis_is_fetched_and_stored_again() {
+    let (server, origin) = (RedisServer::start(), Origin::counting(&[]));
+    let [cache, _] = processes(&server, &origin, 60).await;
+    let stored = hit(&cache, "/a").await;
+    let calls = origin.calls();
+
+    let flip = "local length = redis.call('STRLEN', KEYS[1])
+        local byte = string.byte(redis.call('GETRANGE', KEYS[1], -1, -1))
+        redis.call('SETRANGE', KEYS[1], length - 1, string.char(bit.bxor(byte, 1)))";
+    let names = entries(&server);
+    server.command(&["EVAL", flip, "1", &names[0]]);
+    let damaged = cache.get("/a").await;
+    assert_eq!(damaged.cache_status(), "fwd=miss; stored; detail=damaged");
+    assert_eq!(cache.handle().stats().store.damaged, 1);
+    assert_eq!(origin.calls(), calls + 1);
+    assert_ne!(damaged.text(), stored.text());
+
+    let again = cache.get("/a").await;
+    assert_eq!(again.cache_status(), "hit; ttl=60");
+    assert_eq!(again.text(), damaged.text());
+}
