@@ -75,17 +75,19 @@ impl Engine {
         let matched = self.options.rules.find(request.uri().path());
         match self.consider(request, matched.as_ref()) {
             Ok(reception) => reception,
-            Err(reason) => Reception::Pass(self.pass(matched.as_ref(), reason)),
+            Err(reason) => Reception::Pass(self.pass(request, matched.as_ref(), reason)),
         }
     }
 
     /// Lets a request pass by.
-    pub(super) fn pass(
+    pub(super) fn pass<B>(
         self: &Arc<Self>,
+        request: &Request<B>,
         matched: Option<&Match<'_, '_>>,
         reason: Bypass,
     ) -> Passage {
-        self.metrics.route(index(matched)).bypassed(reason);
+        let route = self.metrics.route(index(matched));
+        route.bypassed(reason, request.uri().path());
         Passage {
             engine: Arc::clone(self),
             fwd: match reason {
@@ -201,7 +203,8 @@ impl Engine {
                     respond::from_store(self, stored, fields, &facts, service, *tier, started);
                 self.metrics.found_in(*tier);
                 let route = self.metrics.route(index(matched));
-                route.hit(service.is_stale(), || self.options.clock.now() - started);
+                let took = || self.options.clock.now() - started;
+                route.hit(service.is_stale(), &key, took);
                 self.metrics.body_served(response.body().len());
                 return Reception::Answer(response);
             }
