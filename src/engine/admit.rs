@@ -35,8 +35,6 @@ const MAX_LINES: usize = 8 << 10;
 
 /// For how long a stale response that can be validated is kept.
 const VALIDATION_WINDOW: Duration = Duration::from_secs(3600);
-/// The longest that anything is kept.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// A response that may be stored.
 #[derive(Debug)]
@@ -249,7 +247,6 @@ impl Exchange {
             .lifetime
             .saturating_sub(terms.initial_age)
             .saturating_add(window)
-            .min(LONGEST)
     }
 
     /// Returns the scopes of the tags that the handler and, where the rule trusts them, the

@@ -4,7 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tower::ServiceExt;
-use tower_response_cache::{CacheFor, CacheLayer, NoStore, Policy, Rule, Rules, Tags, Target};
+use tower_response_cache::{
+    CacheFor, CacheLayer, MemoryStore, NoStore, Policy, Rule, Rules, Tags, Target,
+};
 
 use crate::support::{
     Cache, Origin, everywhere, get, request, response, settle, status, stream, ttl,
@@ -718,4 +720,27 @@ async fn a_cache_that_is_switched_off_lets_all_pass() {
         ("2", "fwd=bypass; detail=disabled")
     );
     assert!(!answer.headers.contains_key("etag"));
+}
+
+#[tokio::test]
+async fn a_cache_that_is_switched_off_invalidates_what_others_have_stored() {
+    let origin = Origin::counting(&[("cache-control", "max-age=60"), ("content-location", "/a")]);
+    let layer = CacheLayer::new(MemoryStore::new(16 << 20));
+    let storing = || Rules::builder().route("/{*path}", ttl(60).policy(Policy::rfc9111()));
+    let on = Cache::over(layer.clone(), &origin, storing());
+    let off = Cache::over(layer.enabled(false), &origin, storing());
+    on.get("/a").await;
+    settle().await;
+    assert_eq!(off.get("/a").await.text(), "2", "it serves nothing");
+    assert_eq!(on.get("/a").await.text(), "1");
+    for (method, calls) in [("PUT", 4), ("DELETE", 6), ("POST", 8)] {
+        let answer = off.method(method, "/a").await;
+        assert_eq!(answer.cache_status(), "fwd=method");
+        settle().await;
+        let answer = on.get("/a").await;
+        let invalidated = "fwd=miss; stored; detail=invalidated";
+        assert_eq!(answer.cache_status(), invalidated, "{method}");
+        assert_eq!(answer.text(), calls.to_string());
+        settle().await;
+    }
 }

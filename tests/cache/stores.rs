@@ -364,7 +364,7 @@ async fn a_request_dropped_after_any_number_of_polls_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_damaged_entry_is_a_miss() {
+async fn a_store_that_fails_with_damage_is_a_miss_like_any_failure() {
     let (store, origin) = (Double::new(), Origin::counting(&[]));
     let cache = over(&store, &origin);
     cache.get("/a").await;
