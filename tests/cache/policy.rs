@@ -67,7 +67,7 @@ async fn the_default_ttl_is_for_requests_without_a_rule() {
     cache.get("/own").await;
     assert_eq!(
         cache.get("/own").await.cache_status(),
-        "fwd=uri-miss; detail=useless"
+        "fwd=uri-miss; detail=no-freshness"
     );
 }
 
