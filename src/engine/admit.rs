@@ -25,7 +25,8 @@ use crate::semantics::storing::{Arrival, stored_fields};
 use crate::semantics::targeted::Binding;
 use crate::semantics::vary::Vary;
 
-/// Tags that one response may carry, and the bytes of each (threats R9).
+/// Tags that one response may carry, and the bytes of each: the store notes every tag of a
+/// response, whoever chose them.
 const MAX_TAGS: usize = 64;
 const MAX_TAG_LENGTH: usize = 128;
 
@@ -173,7 +174,8 @@ impl Exchange {
         }
     }
 
-    /// Refuses what the law allows and applications regret (design.md part 2).
+    /// Refuses what the law allows and applications regret: what is for one client alone, or is no
+    /// response of one piece.
     fn guard(&self, head: &Parts, binding: &Binding, vary: &Vary) -> Result<(), Refusal> {
         let policy = self.policy();
         let headers = &head.headers;
