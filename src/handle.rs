@@ -118,9 +118,12 @@ impl CacheHandle {
     /// Waits until no process serves any more what was invalidated before the call.
     ///
     /// That takes until the store knows, be it away or not, and for as long as other processes may
-    /// then go on serving from their own memory: two seconds over Redis, or as long as
-    /// [`WhenAway`](crate::WhenAway) allows in a process that is cut off from it, and no time without
-    /// memory of their own. All processes are taken to be set up as this one is. It does not wait for what Redis itself may forget; see [`Invalidated::Applied`].
+    /// then go on believing what they have read. Over Redis that is two seconds, be there memory over
+    /// it or not, the time of [`Mirroring::Poll`](crate::Mirroring::Poll), or none with
+    /// [`Off`](crate::Mirroring::Off); behind Sentinels two seconds more, of which tracking takes
+    /// one; and longer where [`WhenAway`](crate::WhenAway) allows it to a process that is cut off.
+    /// All processes are taken to be set up as this one is. What Redis itself may forget is not
+    /// waited for: [`Invalidated`] lists it.
     ///
     /// # Panics
     ///

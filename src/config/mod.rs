@@ -369,8 +369,8 @@ mod tests {
         assert_eq!(settings.when_away, seconds(60).map(WhenAway::Serve));
         #[cfg(feature = "redis")]
         assert_eq!(
-            settings.mirroring.unwrap().staleness(),
-            Duration::from_secs(2)
+            settings.mirroring,
+            seconds(2).map(|max_staleness| Mirroring::Poll { max_staleness })
         );
         assert_eq!(settings.capture_timeout, Some(Duration::from_millis(30)));
         assert_eq!(settings.check_interval, seconds(10));

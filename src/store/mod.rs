@@ -249,8 +249,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         0
     }
 
-    /// Returns how long another process may go on serving from memory over this store, after
-    /// [`invalidate`](Self::invalidate) has returned here.
+    /// Returns how long another process may go on serving what it has read, from memory over this
+    /// store or from where the store was, after [`invalidate`](Self::invalidate) has returned here.
     fn staleness(&self) -> Duration {
         Duration::ZERO
     }

@@ -248,10 +248,7 @@ impl RedisStoreBuilder {
     }
 
     fn store(&self, shards: Shards, seal: Seal) -> RedisStore {
-        let Self {
-            limits, mirroring, ..
-        } = *self;
-        RedisStore::new(shards, limits, seal, mirroring, Clock::system())
+        RedisStore::new(shards, self.limits, seal, Clock::system())
     }
 
     fn target(&self) -> Result<Target, Error> {

@@ -111,7 +111,6 @@ pub struct RedisStore(Arc<Shared>);
 /// What the clones of a store share.
 struct Shared {
     shards: Shards,
-    mirroring: Mirroring,
     limits: Limits,
     seal: Seal,
     hints: Hints,
@@ -169,10 +168,9 @@ impl RedisStore {
         RedisStoreBuilder::new(url)
     }
 
-    fn new(shards: Shards, limits: Limits, seal: Seal, mirroring: Mirroring, clock: Clock) -> Self {
+    fn new(shards: Shards, limits: Limits, seal: Seal, clock: Clock) -> Self {
         Self(Arc::new(Shared {
             shards,
-            mirroring,
             limits,
             seal,
             hints: Hints::new(),
@@ -274,7 +272,7 @@ impl Store for RedisStore {
     }
 
     fn staleness(&self) -> Duration {
-        self.0.mirroring.staleness()
+        self.0.shards.staleness()
     }
 
     fn generation(&self) -> u64 {

@@ -122,7 +122,7 @@ impl Address {
     }
 
     /// Whether the server may be elsewhere the next time.
-    pub(super) fn moves(&self) -> bool {
+    pub(crate) fn moves(&self) -> bool {
         matches!(self.whereabouts, Whereabouts::Told(_))
     }
 }

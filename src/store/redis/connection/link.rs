@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisResult, Value,
+    AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError,
+    RedisResult, Value,
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,6 +24,7 @@ use tokio::time::sleep;
 use super::Server;
 use super::address::{Address, Endpoint};
 use super::lent::Lent;
+use super::reply::{self, Health};
 use super::tls::Tls;
 use super::wire::{Carrier, Wire};
 use crate::store::redis::control::{Listener, Tracker};
@@ -58,16 +60,18 @@ impl Link {
         let asked = server.clock.now();
         let endpoint = server.locate().await?;
         let listener = tracker.and_then(Tracker::listen);
-        let connected = match Self::connect(&endpoint, login, tls.as_ref(), listener).await {
-            Err(error) if error.kind() == ErrorKind::RESP3NotSupported => {
+        let listens = listener.is_some();
+        let mut link = match Self::connect(&endpoint, login, tls.as_ref(), listener).await {
+            // Should it be something else that is refused, it is refused again.
+            Err(refusal) if listens && may_be_of_resp3(&refusal) => {
+                let link = Self::connect(&endpoint, login, tls.as_ref(), None).await?;
                 if let Some(tracker) = tracker {
-                    tracker.refused(&error);
+                    tracker.refused(&refusal);
                 }
-                Self::connect(&endpoint, login, tls.as_ref(), None).await
+                link
             }
-            connected => connected,
+            connected => connected?,
         };
-        let mut link = connected?;
         if server.address.moves() && link.leads_to_replica().await {
             return Err(io::Error::other("the Sentinels name a replica").into());
         }
@@ -253,6 +257,17 @@ impl fmt::Debug for Link {
     }
 }
 
+/// Whether a server that refuses a login may take one without `HELLO`, for which old servers, proxies
+/// and users without the right to it have words of their own.
+fn may_be_of_resp3(error: &RedisError) -> bool {
+    match error.code() {
+        // One wrong password is not to count as two.
+        Some("WRONGPASS") => false,
+        Some(_) => reply::health_after(error) == Health::Well,
+        None => error.kind() == ErrorKind::RESP3NotSupported,
+    }
+}
+
 /// Finds name and version among what a server says of itself.
 fn version(info: &str) -> Option<String> {
     // Valkey says both, the former for old clients.
@@ -280,6 +295,33 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_refuses_hello_in_whatever_words_is_asked_without_and_no_other() {
+        let falls_back = |refusal: &str| {
+            let refusal = redis::parse_redis_value(refusal.as_bytes()).unwrap();
+            may_be_of_resp3(&refusal.extract_error().unwrap_err())
+        };
+        for refusal in [
+            "-ERR unknown command 'HELLO', with args beginning with: '3'\r\n",
+            "-ERR unknown command `HELLO`, with args beginning with: `3`\r\n",
+            "-ERR unsupported command 'hello'\r\n",
+            "-NOPERM this user has no permissions to run the 'hello' command\r\n",
+            "-NOPROTO unsupported protocol version\r\n",
+            "-NOAUTH Authentication required.\r\n",
+        ] {
+            assert!(falls_back(refusal), "{refusal}");
+        }
+        for other in [
+            "-WRONGPASS invalid username-password pair or user is disabled.\r\n",
+            "-LOADING Redis is loading the dataset in memory\r\n",
+            "-BUSY Redis is busy running a script.\r\n",
+        ] {
+            assert!(!falls_back(other), "{other}");
+        }
+        let cut = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert!(!may_be_of_resp3(&cut.into()));
+    }
 
     #[test]
     fn a_server_is_called_by_its_own_name() {

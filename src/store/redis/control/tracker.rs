@@ -37,12 +37,21 @@ pub enum Mirroring {
 }
 
 impl Mirroring {
-    /// Returns how long an epoch may be held for current that no longer is.
-    pub(crate) fn staleness(self) -> Duration {
-        match self {
-            Self::Tracking => LEASE,
-            Self::Poll { max_staleness } => max_staleness,
-            Self::Off => Duration::ZERO,
+    /// What becomes of tracking where the server does not tell.
+    const FALLBACK: Duration = Duration::from_secs(1);
+
+    /// Returns how long an epoch may be taken for current that no longer is, by a process that is cut
+    /// off; a server that `moves` may have been replaced for a lease before that is noticed.
+    pub(crate) fn staleness(self, moves: bool) -> Duration {
+        match (self, moves) {
+            (Self::Tracking, false) => LEASE,
+            (Self::Poll { max_staleness }, false) => max_staleness,
+            (Self::Off, false) => Duration::ZERO,
+            // The lease of tracking counts from when the server was known to be in its place, and the
+            // time of polling does not.
+            (Self::Tracking, true) => LEASE.saturating_add(Self::FALLBACK),
+            (Self::Poll { max_staleness }, true) => LEASE.saturating_add(max_staleness),
+            (Self::Off, true) => LEASE,
         }
     }
 }
@@ -58,8 +67,6 @@ pub(crate) struct Tracker {
 }
 
 impl Tracker {
-    const FALLBACK: Duration = Duration::from_secs(1);
-
     pub(super) fn new(mode: Mirroring, clock: Clock) -> Self {
         Self {
             mirror: Mirror::new(clock),
@@ -86,10 +93,10 @@ impl Tracker {
 
     /// Goes on without being told.
     pub(crate) fn refused(&self, reason: &dyn fmt::Display) {
-        self.mirror.poll(Self::FALLBACK);
+        let poll = Mirroring::FALLBACK;
+        self.mirror.poll(poll);
         self.watches.end_all();
         if !self.warned.swap(true, Ordering::Relaxed) {
-            let poll = Self::FALLBACK;
             tracing::warn!(%reason, ?poll, "redis does not tell of invalidations, so it is polled");
         }
     }
@@ -148,6 +155,20 @@ mod tests {
         PushInfo {
             kind: PushKind::Invalidate,
             data,
+        }
+    }
+
+    #[test]
+    fn behind_sentinels_a_former_server_may_be_believed_for_a_lease_more() {
+        let max_staleness = Duration::from_secs(5);
+        let poll = Mirroring::Poll { max_staleness };
+        for (mode, seconds) in [
+            (Mirroring::Tracking, [2, 3]),
+            (poll, [5, 7]),
+            (Mirroring::Off, [0, 2]),
+        ] {
+            let staleness = [false, true].map(|moves| mode.staleness(moves));
+            assert_eq!(staleness, seconds.map(Duration::from_secs), "{mode:?}");
         }
     }
 

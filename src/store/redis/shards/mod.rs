@@ -141,6 +141,12 @@ impl Shards {
         self.with_map(|map| map.forget(scopes));
     }
 
+    /// Returns how long a process that shares the servers may go on believing what it has read.
+    pub(crate) fn staleness(&self) -> Duration {
+        let moves = self.with_map(|map| map.sole().is_some_and(|shard| shard.moves()));
+        self.plan.mirroring.staleness(moves)
+    }
+
     /// Counts, from one, how often a server may have lost what it was told.
     pub(crate) fn generation(&self) -> u64 {
         self.plan.bulletin.generation()

@@ -243,6 +243,11 @@ impl Shard {
         self.server.bulletin.strayed();
     }
 
+    /// Whether the server may be elsewhere the next time that it is looked for.
+    pub(super) fn moves(&self) -> bool {
+        self.server.address.moves()
+    }
+
     pub(super) fn health(&self) -> StoreHealth {
         self.data.health()
     }

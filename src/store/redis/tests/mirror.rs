@@ -1,8 +1,12 @@
 //! What a process holds for current without asking, and when it stops to.
 
 use std::fmt::Write as _;
+use std::io;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Level;
+use tracing::subscriber::{DefaultGuard, set_default};
 
 use super::proxy::{Mood, Proxy};
 use super::*;
@@ -39,6 +43,14 @@ async fn held(desk: &Desk) -> Stamp {
     let stamp = desk.capture(&scopes).await.unwrap().stamp;
     warm(desk, &stamp).await;
     stamp
+}
+
+/// Does the same where the server is away at times.
+async fn until_held(desk: &Desk) -> Stamp {
+    while desk.store.check().await.is_err() {
+        sleep(Duration::from_millis(5)).await;
+    }
+    held(desk).await
 }
 
 fn names(desk: &Desk, stamp: &Stamp) -> Vec<String> {
@@ -303,10 +315,7 @@ async fn a_server_that_will_not_tell_is_polled() {
     assert_eq!(redis.command(&words), "OK");
     let url = redis.url().replace("redis://", "redis://app:any@");
     let [refused, other] = [builder(&url, Mirroring::Tracking), Desk::new(&redis).await];
-    while refused.store.check().await.is_err() {
-        sleep(Duration::from_millis(5)).await;
-    }
-    let stamp = held(&refused).await;
+    let stamp = until_held(&refused).await;
     other
         .invalidate(&refused.sample("/a").scopes())
         .await
@@ -319,6 +328,61 @@ async fn a_server_that_will_not_tell_is_polled() {
             .await
             .unwrap()
     );
+}
+
+/// What has been logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Begins to log what this thread does.
+    fn begin(&self) -> DefaultGuard {
+        let writer = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(Level::INFO)
+            .with_writer(move || writer.clone())
+            .finish();
+        set_default(subscriber)
+    }
+
+    fn count(&self, text: &str) -> usize {
+        String::from_utf8_lossy(&self.0.lock())
+            .matches(text)
+            .count()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.lock().write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_know_hello_is_polled_and_that_is_said_once() {
+    let redis = RedisServer::with_args(&["--rename-command", "HELLO", ""]);
+    let words = "ACL SETUSER app on >s3cret ~* +@all -hello";
+    let words: Vec<_> = words.split(' ').collect();
+    assert_eq!(redis.command(&words), "OK");
+    let url = redis.url().replace("redis://", "redis://app:s3cret@");
+    let log = Log::default();
+    let _guard = log.begin();
+    let desk = builder(&url, Mirroring::Tracking);
+    let stamp = until_held(&desk).await;
+    let mirror = desk.store.health().mirror.unwrap();
+    assert!(!mirror.told);
+    assert_eq!(mirror.lease, Duration::from_secs(1));
+
+    let other = Desk::of(patient(&url).connect().await.unwrap());
+    other.invalidate(&desk.sample("/a").scopes()).await.unwrap();
+    cooled(&desk, &stamp, Duration::from_secs(1) + SLACK).await;
+    redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    until_held(&desk).await;
+    assert_eq!(log.count("so it is polled"), 1);
 }
 
 #[tokio::test]
