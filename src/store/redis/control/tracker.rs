@@ -29,7 +29,7 @@ pub enum Mirroring {
     /// The server is asked again after so long: what another process invalidated may be served
     /// for that time.
     Poll {
-        /// How long an epoch is held for current, from when it was asked for.
+        /// How long an epoch is held for current, from when it was asked for; longer than no time.
         max_staleness: Duration,
     },
     /// The server is asked each time.
