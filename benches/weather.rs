@@ -13,6 +13,7 @@ mod shop;
 mod support;
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -51,6 +52,7 @@ fn main() {
         .measurement_time(Duration::from_secs(3));
     away(&runtime, &mut group, &mut ratios);
     group.finish();
+    runtime.block_on(first_failures(&mut ratios));
     runtime.block_on(invalidating_many(&mut ratios));
     runtime.block_on(queueing_behind_many(&mut ratios));
     runtime.block_on(last_old_answers(&mut ratios));
@@ -61,19 +63,6 @@ fn main() {
 
 /// How much longer does a miss take while Redis is away?
 fn away(runtime: &Runtime, group: &mut BenchmarkGroup<'_, WallTime>, ratios: &mut Ratios) {
-    let misses = |store: CacheLayer| {
-        let next = Arc::new(AtomicU64::new(0));
-        let body = Full::new(Bytes::from(vec![b'x'; KIB]));
-        let origin = service_fn(move |_: Request<Empty<Bytes>>| {
-            let response = Response::new(body.clone());
-            async { Ok::<_, Infallible>(response) }
-        });
-        let service = store.rules(rules()).layer(origin);
-        move || {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            ask(service.clone(), product(number))
-        }
-    };
     let memory = || MemoryStore::new(64 << 20);
     let baseline = misses(CacheLayer::new(memory()));
     for (name, frozen, tiered) in [
@@ -108,6 +97,41 @@ fn away(runtime: &Runtime, group: &mut BenchmarkGroup<'_, WallTime>, ratios: &mu
         ratios.added_by_pairs(&name, &pairs, Duration::from_micros(20));
     }
 }
+
+/// How long does the slowest request wait while it is found out that Redis does not answer?
+async fn first_failures(ratios: &mut Ratios) {
+    const REQUESTS: usize = 40;
+    let server = RedisServer::start();
+    let redis = RedisStore::connect(&server.url()).await.expect("a store");
+    let miss = misses(CacheLayer::new(redis));
+    server.stop();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..REQUESTS {
+        let began = Instant::now();
+        miss().await;
+        slowest = slowest.max(began.elapsed());
+    }
+    let name = "the slowest of the first requests, Redis frozen";
+    let pair = [[0.0, slowest.as_nanos() as f64]];
+    ratios.added_by_pairs(name, &pair, Duration::from_millis(150));
+}
+
+/// Returns what sends requests through a layer, each for something that is not stored.
+fn misses(layer: CacheLayer) -> impl Fn() -> Miss + Clone + Send + 'static {
+    let next = Arc::new(AtomicU64::new(0));
+    let body = Full::new(Bytes::from(vec![b'x'; KIB]));
+    let origin = service_fn(move |_: Request<Empty<Bytes>>| {
+        let response = Response::new(body.clone());
+        async { Ok::<_, Infallible>(response) }
+    });
+    let service = layer.rules(rules()).layer(origin);
+    move || {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        Box::pin(ask(service.clone(), product(number)))
+    }
+}
+
+type Miss = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 async fn known_to_be_away(store: &RedisStore) {
     loop {

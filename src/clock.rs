@@ -54,7 +54,7 @@ mod manual {
 
     use parking_lot::Mutex;
 
-    use super::{Clock, Source};
+    use crate::clock::{Clock, Source};
 
     /// A clock that stands still until it is moved; clones share the hands.
     #[derive(Clone, Debug)]

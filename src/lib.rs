@@ -69,8 +69,8 @@
 //! | 4 | `invalidation`: what still has to be told to the store |
 //! | 3 | [`store`]: the contract, memory, Redis, memory over Redis, and the conformance suite |
 //! | 2 | `entry`: what is stored, and its wire form; `rules`: patterns, rules, policy |
-//! | 1 | `semantics`: the RFCs as pure functions; `key`; `epoch`; `extension` |
-//! | 0 | `error`, `clock`, [`metrics`], [`reason`], `flight`: know nothing of HTTP caching |
+//! | 1 | `semantics`: the RFCs as pure functions; `key`; `epoch`; `extension`; [`metrics`] |
+//! | 0 | `error`, `clock`, `flight`: know nothing of HTTP caching; [`reason`]: the words for it |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -86,10 +86,10 @@ mod extension;
 mod semantics;
 mod key;
 mod epoch;
+pub mod metrics;
 mod flight;
 mod clock;
 mod error;
-pub mod metrics;
 pub mod reason;
 
 pub use clock::Clock;

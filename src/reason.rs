@@ -124,10 +124,10 @@ reasons! {
         SetCookie = "set-cookie",
         /// The status is not one that is stored.
         Status = "status",
-        /// Neither response nor rule gives it a lifetime.
+        /// Neither response nor rule gives it a lifetime, and it is not kept to be validated.
         NoFreshness = "no-freshness",
-        /// It could never be reused: no lifetime and nothing to validate it by.
-        Useless = "useless",
+        /// It says that it is to be validated before each use, and has nothing to validate it by.
+        NoValidator = "no-validator",
         /// `must-understand` with a status that is not understood.
         MustUnderstand = "must-understand",
         /// It varies on everything.
@@ -159,7 +159,7 @@ reasons! {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{BTreeSet, HashSet};
 
     use super::*;
 
@@ -177,5 +177,33 @@ mod tests {
         check(&Bypass::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>());
         check(&Miss::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>());
         check(&Refusal::ALL.iter().map(|r| r.as_str()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_readme_explains_every_reason() {
+        let readme = include_str!("../README.md");
+        let (_, section) = readme
+            .split_once("## What is cached, and what is not")
+            .unwrap();
+        let (section, _) = section.split_once("\n## ").unwrap();
+        let tables = section.split("\n\n").filter(|text| text.starts_with('|'));
+        // In the first column, beneath a head of two lines, one reason or several.
+        let explained: Vec<BTreeSet<&str>> = tables
+            .map(|table| {
+                let cells = table
+                    .lines()
+                    .skip(2)
+                    .filter_map(|row| row.split('|').nth(1));
+                cells
+                    .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+                    .collect()
+            })
+            .collect();
+        let reasons: [BTreeSet<&str>; 3] = [
+            Bypass::ALL.iter().map(|reason| reason.as_str()).collect(),
+            Miss::ALL.iter().map(|reason| reason.as_str()).collect(),
+            Refusal::ALL.iter().map(|reason| reason.as_str()).collect(),
+        ];
+        assert_eq!(explained, reasons);
     }
 }

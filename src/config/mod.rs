@@ -87,7 +87,8 @@ settings! {
          `redis://[user:password@]host[:port][/db]` or `redis+cluster://host[:port][,host..]`, or \
          with `tiered+` before it for memory over that Redis",
         "`memory`";
-    enabled: bool = parse::switch, "`false` lets every request pass through", "`true`";
+    enabled: bool = parse::switch,
+        "`false` serves and stores nothing; writes still invalidate", "`true`";
     namespace: Namespace = parse::namespace,
         "keeps applications that share a store apart", "`default`";
     default_ttl: Duration = units::duration,

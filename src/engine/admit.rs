@@ -25,7 +25,8 @@ use crate::semantics::storing::{Arrival, stored_fields};
 use crate::semantics::targeted::Binding;
 use crate::semantics::vary::Vary;
 
-/// Tags that one response may carry, and the bytes of each (threats R9).
+/// Tags that one response may carry, and the bytes of each: the store notes every tag of a
+/// response, whoever chose them.
 const MAX_TAGS: usize = 64;
 const MAX_TAG_LENGTH: usize = 128;
 
@@ -35,8 +36,6 @@ const MAX_LINES: usize = 8 << 10;
 
 /// For how long a stale response that can be validated is kept.
 const VALIDATION_WINDOW: Duration = Duration::from_secs(3600);
-/// The longest that anything is kept.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// A response that may be stored.
 #[derive(Debug)]
@@ -175,7 +174,8 @@ impl Exchange {
         }
     }
 
-    /// Refuses what the law allows and applications regret (design.md part 2).
+    /// Refuses what the law allows and applications regret: what is for one client alone, or is no
+    /// response of one piece.
     fn guard(&self, head: &Parts, binding: &Binding, vary: &Vary) -> Result<(), Refusal> {
         let policy = self.policy();
         let headers = &head.headers;
@@ -249,7 +249,6 @@ impl Exchange {
             .lifetime
             .saturating_sub(terms.initial_age)
             .saturating_add(window)
-            .min(LONGEST)
     }
 
     /// Returns the scopes of the tags that the handler and, where the rule trusts them, the

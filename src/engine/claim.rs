@@ -133,7 +133,7 @@ impl Forward {
             return None;
         };
         let response = self.share(&stored, None, request)?;
-        self.exchange.counters().collapsed();
+        self.exchange.counters().collapsed(&self.exchange.key);
         // Whether a tag that only the response names is invalidated, the store alone knows.
         let scopes = &self.exchange.scopes;
         let is_known = forward::tags_of(&stored).all(|tag| scopes.contains(&tag));

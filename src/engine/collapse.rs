@@ -198,7 +198,9 @@ impl Forward {
 
     /// Goes to the handler.
     fn depart(self: Box<Self>) -> Step {
-        self.exchange.counters().missed(self.why);
+        self.exchange
+            .counters()
+            .missed(self.why, &self.exchange.key);
         Step::Forward(self)
     }
 
@@ -228,7 +230,7 @@ impl Forward {
         match boarded {
             Boarded::Landed(Landing::Response(stored, along)) => {
                 if let Some(response) = self.share(&stored, along.as_ref(), request) {
-                    self.exchange.counters().collapsed();
+                    self.exchange.counters().collapsed(&self.exchange.key);
                     return self.answer(response);
                 }
                 let names = stored.variant.vary.fields().unwrap_or_default();
@@ -261,7 +263,9 @@ impl Forward {
 
     /// Answers a request that the store could not answer, and that need not go to the handler.
     fn answer(&self, response: Response<Content>) -> Step {
-        self.exchange.counters().missed(self.why);
+        self.exchange
+            .counters()
+            .missed(self.why, &self.exchange.key);
         Step::Answer(response)
     }
 

@@ -200,7 +200,7 @@ impl Exchange {
             respond::from_store(engine, stored, request, &self.facts, service, tier, now);
         engine.metrics.found_in(tier);
         self.counters()
-            .hit(service.is_stale(), || now - self.started);
+            .hit(service.is_stale(), &self.key, || now - self.started);
         self.engine.metrics.body_served(response.body().len());
         response
     }
@@ -260,7 +260,7 @@ impl Exchange {
         request: &HeaderMap,
     ) -> Step {
         if self.facts.directives.only_if_cached {
-            self.counters().missed(why);
+            self.counters().missed(why, &self.key);
             // RFC 9111 §5.2.1.7
             return Step::Answer(respond::gateway_timeout("only-if-cached, and nothing is\n"));
         }

@@ -25,6 +25,7 @@ use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::Error;
 use crate::flight::along::{Along, Reader, Source, Tap};
+use crate::key::PrimaryKey;
 use crate::reason::{Miss, Refusal};
 use crate::rules::Route;
 use crate::semantics::cache_control::RequestDirectives;
@@ -211,7 +212,7 @@ impl Recorder {
     fn refuse(&mut self, refusal: Refusal) {
         if let Some(recording) = self.recording.take() {
             let counters = recording.engine.counters(recording.route.as_deref());
-            counters.refused(refusal);
+            counters.refused(refusal, &recording.draft.key);
         }
     }
 }
@@ -249,7 +250,7 @@ impl Recording {
         response.trailers = trailers;
         if self.facts.is_grpc_unary() {
             if !grpc::is_result(&response.body, response.trailers.as_ref()) {
-                counters.refused(Refusal::Grpc);
+                counters.refused(Refusal::Grpc, &response.key);
                 self.aboard.refused(&self.engine, true);
                 return response;
             }
@@ -264,7 +265,7 @@ impl Recording {
             response.tagged = Tagged::ByCache;
         }
         if self.announced.is_some_and(|announced| announced != arrived) {
-            counters.refused(Refusal::Incomplete);
+            counters.refused(Refusal::Incomplete, &response.key);
             return response;
         }
         let whole = match response.status {
@@ -288,7 +289,7 @@ impl Recording {
                 );
             }
             None => {
-                counters.refused(Refusal::StoreError);
+                counters.refused(Refusal::StoreError, &response.key);
                 self.aboard.land(&whole, false);
             }
         }
@@ -367,22 +368,23 @@ impl Engine {
             tier: route.as_ref().and_then(|route| route.rule.tier),
             clock: self.options.clock.clone(),
         };
-        let span = tracing::debug_span!("cache_store", key = ?fill.response.key);
+        let key = fill.response.key.clone();
+        let span = tracing::debug_span!("cache_store", ?key);
         let store = async move {
-            let kept = engine.put(fill).await;
+            let kept = engine.put(&key, fill).await;
             let counters = engine.counters(route.as_deref());
             match kept {
                 Ok(Kept::Stored) => {
-                    counters.stored();
+                    counters.stored(&key);
                     engine.metrics.body_stored(length);
                     aboard.stored();
                     return;
                 }
-                Ok(Kept::Invalidated) => counters.refused(Refusal::Invalidated),
-                Ok(Kept::TooLarge) => counters.refused(Refusal::BodyTooLarge),
+                Ok(Kept::Invalidated) => counters.refused(Refusal::Invalidated, &key),
+                Ok(Kept::TooLarge) => counters.refused(Refusal::BodyTooLarge, &key),
                 Err(ref error) => {
                     tracing::debug!(%error, operation = "put", "store failed");
-                    counters.refused(Refusal::StoreError);
+                    counters.refused(Refusal::StoreError, &key);
                     engine.metrics.store_failed();
                 }
             }
@@ -392,8 +394,7 @@ impl Engine {
     }
 
     /// Stores a response; where that takes time, look-ups of its key wait.
-    async fn put(&self, fill: Fill) -> Result<Kept, Error> {
-        let key = fill.response.key.clone();
+    async fn put(&self, key: &PrimaryKey, fill: Fill) -> Result<Kept, Error> {
         let mut put = self.store.put(fill);
         let mut being_stored = None;
         poll_fn(|cx| {

@@ -242,7 +242,9 @@ impl Forward {
                 refusal
             }
         };
-        self.exchange.counters().refused(refusal);
+        self.exchange
+            .counters()
+            .refused(refusal, &self.exchange.key);
         self.refuse_others(head.status, refusal);
         let detail = self.detail().unwrap_or(refusal.as_str());
         self.sign(head, status, false, Some(detail));
@@ -415,7 +417,7 @@ impl Forward {
                 }
             }
             Err(refusal) => {
-                exchange.counters().refused(refusal);
+                exchange.counters().refused(refusal, &exchange.key);
                 if !concerns_requester(refusal) {
                     exchange.engine.discard(stored);
                 }

@@ -55,7 +55,8 @@ impl Reading {
             });
         }
         let matched = self.engine.options.rules.find(request.uri().path());
-        self.engine.pass(matched.as_ref(), Bypass::ContentUnread)
+        self.engine
+            .pass(request, matched.as_ref(), Bypass::ContentUnread)
     }
 
     /// Reads the content and takes the request up, or lets it pass by if the content cannot be part
@@ -78,7 +79,7 @@ impl Reading {
         let matched = self.engine.options.rules.find(request.uri().path());
         let exchange = content
             .and_then(|content| self.take_up(&request, matched.as_ref(), &content))
-            .map_err(|reason| self.engine.pass(matched.as_ref(), reason));
+            .map_err(|reason| self.engine.pass(&request, matched.as_ref(), reason));
         (request, exchange)
     }
 

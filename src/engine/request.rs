@@ -75,17 +75,19 @@ impl Engine {
         let matched = self.options.rules.find(request.uri().path());
         match self.consider(request, matched.as_ref()) {
             Ok(reception) => reception,
-            Err(reason) => Reception::Pass(self.pass(matched.as_ref(), reason)),
+            Err(reason) => Reception::Pass(self.pass(request, matched.as_ref(), reason)),
         }
     }
 
     /// Lets a request pass by.
-    pub(super) fn pass(
+    pub(super) fn pass<B>(
         self: &Arc<Self>,
+        request: &Request<B>,
         matched: Option<&Match<'_, '_>>,
         reason: Bypass,
     ) -> Passage {
-        self.metrics.route(index(matched)).bypassed(reason);
+        let route = self.metrics.route(index(matched));
+        route.bypassed(reason, request.uri().path());
         Passage {
             engine: Arc::clone(self),
             fwd: match reason {
@@ -101,9 +103,6 @@ impl Engine {
         request: &Request<B>,
         matched: Option<&Match<'_, '_>>,
     ) -> Result<Reception, Bypass> {
-        if !self.options.enabled {
-            return Err(Bypass::Disabled);
-        }
         let method = request.method();
         let route = matched.map(|matched| &**matched.route);
         let policy = self.policy(route);
@@ -118,6 +117,10 @@ impl Engine {
         if !is_safe(method) && facts.keyed.is_none() {
             let read = self.read_by_post(request, matched, facts, policy, spec);
             return Ok(Reception::Write(Box::new(Write::new(self, request, read))));
+        }
+        // Not before: what a write makes stale may be in a store that others share.
+        if !self.options.enabled {
+            return Err(Bypass::Disabled);
         }
         if facts.keyed.is_none() && !matches!(*method, Method::GET | Method::HEAD) {
             return Err(Bypass::Method);
@@ -153,6 +156,7 @@ impl Engine {
             matched.is_some_and(|matched| matches!(matched.route.rule.lifetime, Lifetime::Bypass));
         if *request.method() != Method::POST
             || !policy.store_post
+            || !self.options.enabled
             || bypass
             || facts.is_rerouted(policy)
         {
@@ -199,7 +203,8 @@ impl Engine {
                     respond::from_store(self, stored, fields, &facts, service, *tier, started);
                 self.metrics.found_in(*tier);
                 let route = self.metrics.route(index(matched));
-                route.hit(service.is_stale(), || self.options.clock.now() - started);
+                let took = || self.options.clock.now() - started;
+                route.hit(service.is_stale(), &key, took);
                 self.metrics.body_served(response.body().len());
                 return Reception::Answer(response);
             }

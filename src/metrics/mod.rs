@@ -1,5 +1,5 @@
 //! Counters: one struct, one method for each event, which also tells `tracing` of it in the same
-//! words. What key the event is about says the span it happens in.
+//! words, and of the key that it is about. A key is only written out if somebody listens.
 //!
 //! Labels are route patterns, tiers and closed enums of reasons; never a path,
 //! a key or a tag, so their number is bounded by the rules.
@@ -8,6 +8,7 @@ mod histogram;
 mod snapshot;
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -147,19 +148,19 @@ impl Route {
     }
 
     /// Counts a hit, and times one in 16: reading the clock is a good part of a hit's cost.
-    pub(crate) fn hit(&self, stale: bool, took: impl FnOnce() -> Duration) {
+    pub(crate) fn hit(&self, stale: bool, key: &dyn Debug, took: impl FnOnce() -> Duration) {
         /// One hit in so many is timed, the first being one.
         const TIMED: u64 = 16;
 
-        tracing::trace!(route = %self.pattern, stale, "hit");
+        tracing::trace!(route = %self.pattern, stale, ?key, "hit");
         let hits = if stale { &self.stale_hits } else { &self.hits };
         if hits.fetch_add(1, Ordering::Relaxed) % TIMED == 0 {
             self.hit_time.record(took());
         }
     }
 
-    pub(crate) fn missed(&self, reason: Miss) {
-        tracing::debug!(route = %self.pattern, %reason, "miss");
+    pub(crate) fn missed(&self, reason: Miss, key: &dyn Debug) {
+        tracing::debug!(route = %self.pattern, %reason, ?key, "miss");
         self.misses.count(reason.as_str());
     }
 
@@ -167,8 +168,9 @@ impl Route {
         self.miss_time.record(took);
     }
 
-    pub(crate) fn bypassed(&self, reason: Bypass) {
-        tracing::debug!(route = %self.pattern, %reason, "bypass");
+    /// Counts a request that passes by; most have no key, so their path is told in its place.
+    pub(crate) fn bypassed(&self, reason: Bypass, path: &str) {
+        tracing::debug!(route = %self.pattern, %reason, key = ?path, "bypass");
         self.bypasses.count(reason.as_str());
     }
 
@@ -176,18 +178,18 @@ impl Route {
         count(&self.revalidated);
     }
 
-    pub(crate) fn collapsed(&self) {
-        tracing::debug!(route = %self.pattern, "collapsed");
+    pub(crate) fn collapsed(&self, key: &dyn Debug) {
+        tracing::debug!(route = %self.pattern, ?key, "collapsed");
         count(&self.collapsed);
     }
 
-    pub(crate) fn stored(&self) {
-        tracing::debug!(route = %self.pattern, "stored");
+    pub(crate) fn stored(&self, key: &dyn Debug) {
+        tracing::debug!(route = %self.pattern, ?key, "stored");
         count(&self.stored);
     }
 
-    pub(crate) fn refused(&self, reason: Refusal) {
-        tracing::debug!(route = %self.pattern, %reason, "not stored");
+    pub(crate) fn refused(&self, reason: Refusal, key: &dyn Debug) {
+        tracing::debug!(route = %self.pattern, %reason, ?key, "not stored");
         self.refusals.count(reason.as_str());
     }
 
@@ -255,15 +257,15 @@ mod tests {
         );
         metrics
             .route(Some(1))
-            .hit(false, || Duration::from_micros(3));
+            .hit(false, &"k", || Duration::from_micros(3));
         metrics
             .route(Some(1))
-            .hit(true, || Duration::from_micros(5));
+            .hit(true, &"k", || Duration::from_micros(5));
         metrics.found_in(Some("redis"));
         metrics.found_in(None);
-        metrics.route(Some(0)).missed(Miss::Stale);
-        metrics.route(None).bypassed(Bypass::Grpc);
-        metrics.route(Some(7)).refused(Refusal::SetCookie);
+        metrics.route(Some(0)).missed(Miss::Stale, &"k");
+        metrics.route(None).bypassed(Bypass::Grpc, "/");
+        metrics.route(Some(7)).refused(Refusal::SetCookie, &"k");
 
         let snapshot = metrics.snapshot();
         assert_eq!(snapshot.route("/b/{id}").unwrap().hits, 1);

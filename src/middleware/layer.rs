@@ -327,7 +327,10 @@ impl<C> CacheLayer<C> {
         self.signed(|signature| signature.name = None)
     }
 
-    /// Switches the cache off, or on again: every request passes through.
+    /// Switches the cache off, or on again: nothing is served and nothing stored.
+    ///
+    /// Writes still invalidate, as do [`CacheHandle`]s: another process that shares the store may be
+    /// switched on.
     ///
     /// Default: on.
     pub fn enabled(self, enabled: bool) -> Self {

@@ -40,9 +40,9 @@ impl RulesBuilder {
     ///
     /// The path of the request itself is invalidated in any case. A target is the pattern of a
     /// cached route, or a path that one matches. Parameters that have the same name in `pattern`
-    /// and in the target are filled in; a target with a parameter that `pattern` lacks stands for
-    /// all its paths. Where several patterns match a path, only the targets of the most specific
-    /// count.
+    /// and in the target are filled in; a target with a parameter that only its route has stands
+    /// for all its paths. Where several patterns match a path, only the targets of the most
+    /// specific count.
     pub fn on_write(
         mut self,
         pattern: impl Into<String>,
@@ -58,8 +58,8 @@ impl RulesBuilder {
     /// # Errors
     ///
     /// Returns all mistakes at once: patterns that are none or match the same paths as another,
-    /// lifetimes and limits out of range, tags with unknown parameters, targets that no cached
-    /// route has.
+    /// lifetimes and limits out of range, tags and targets with unknown parameters, targets that
+    /// no cached route has.
     pub fn build(self) -> Result<Rules, RulesError> {
         let source = self.clone();
         let mut mistakes = self.mistakes;
@@ -124,16 +124,24 @@ fn add_write(table: &mut Table, text: &str, targets: &[String], mistakes: &mut M
             "has no targets: name the patterns that a write invalidates",
         );
     }
+    let pattern = match Pattern::parse(text) {
+        Ok(pattern) => Some(pattern),
+        Err(flaw) => {
+            mistakes.report(&place, flaw);
+            None
+        }
+    };
     let mut found: Vec<Target> = Vec::with_capacity(targets.len());
     for target in targets {
-        match table.target(target) {
+        let known = table.target(target);
+        match known.and_then(|known| known.filled_in_by(pattern.as_ref())) {
             Ok(target) => found.push(target),
             Err(problem) => mistakes.report(&place, format!("target {target:.100}: {problem}")),
         }
     }
-    if let Err(flaw) = Pattern::parse(text) {
-        mistakes.report(&place, flaw);
-    } else if let Err(error) = table.writes.insert(text, found.into()) {
+    if pattern.is_some()
+        && let Err(error) = table.writes.insert(text, found.into())
+    {
         mistakes.report(&place, refusal(&error));
     }
 }
@@ -259,8 +267,15 @@ mod tests {
         let builder = Rules::builder()
             .route("/a/{id}", rule())
             .route("/b", rule())
-            .route("/a/secret", Rule::bypass());
-        for target in ["/a/{id}", "/a/{x}", "/a/7", "/b"] {
+            .route("/a/secret", Rule::bypass())
+            .route("/users/{user}/orders", rule());
+        for target in [
+            "/a/{id}",
+            "/a/7",
+            "/b",
+            "/users/{user}/orders",
+            "/users/{id}/orders",
+        ] {
             assert!(
                 builder
                     .clone()
@@ -271,7 +286,7 @@ mod tests {
             );
         }
         for (target, hint) in [
-            ("/c", "there are /a/{id}, /b"),
+            ("/c", "there are /a/{id}, /b, /users/{user}/orders"),
             ("/b/{id}", "no cached route has this pattern"),
             ("/a/{*rest}", "no cached route has this pattern"),
             ("/a/secret", "no cached route has this pattern"),
@@ -285,6 +300,38 @@ mod tests {
         }
         let none: [&str; 0] = [];
         assert!(mistakes(builder.on_write("/w", none))[0].contains("has no targets"));
+    }
+
+    #[test]
+    fn a_parameter_of_a_target_is_one_of_the_write_or_of_the_route() {
+        let builder = Rules::builder()
+            .route("/products/{id}", rule())
+            .route("/users/{user}/orders/{order}", rule());
+        let on_write = |written, target: &str| builder.clone().on_write(written, [target]);
+        for (written, target) in [
+            ("/p/{product}", "/products/{product}"),
+            ("/p/{product}", "/products/{id}"),
+            ("/u/{id}", "/users/{id}/orders/{order}"),
+        ] {
+            assert!(on_write(written, target).build().is_ok(), "{target}");
+        }
+        for (written, target, mistake) in [
+            (
+                "/products/{id}",
+                "/products/{ID}",
+                "parameter `ID` is none of the pattern, which has [\"id\"], and none of the route \
+                 /products/{id}",
+            ),
+            (
+                "/u/{id}",
+                "/users/{user}/orders/{number}",
+                "parameter `number` is none of the pattern, which has [\"id\"], and none of the \
+                 route /users/{user}/orders/{order}",
+            ),
+        ] {
+            let expected = format!("on_write {written}: target {target}: {mistake}");
+            assert_eq!(mistakes(on_write(written, target)), [expected]);
+        }
     }
 
     #[test]

@@ -97,7 +97,8 @@ switches! {
     heuristics: guarded false, rfc9111 true,
         "makes up a lifetime from `Last-Modified` (RFC 9111 §4.2.2)";
     shared_despite_cookies: guarded false, rfc9111 true,
-        "stores what only a rule's ttl makes cacheable though the request has a `Cookie`";
+        "treats a request with a `Cookie` as one without; else its response is stored only if it is \
+         `public`, or has `s-maxage` or a targeted field, and does not vary on `Cookie`";
     trusted_proxy: guarded false, rfc9111 true,
         "stores though the request has routing fields outside the key, like `X-Forwarded-Host`";
     get_with_body: guarded false, rfc9111 true,

@@ -158,7 +158,7 @@ impl Table {
         let route = self.shapes.get(&pattern.shape()).or_else(by_path);
         match route.filter(|route| route.is_cached()) {
             Some(route) => Ok(Target {
-                route: Arc::clone(route.pattern.text()),
+                route: Arc::clone(route),
                 pattern,
             }),
             None => Err(format!(
@@ -184,14 +184,38 @@ impl Table {
 #[derive(Debug)]
 pub(super) struct Target {
     pattern: Pattern,
-    route: Arc<str>,
+    route: Arc<Route>,
 }
 
 impl Target {
+    /// Refuses a parameter that neither a write to `pattern` fills in nor the route knows, as one
+    /// that is misspelt: it would silently make one path all paths.
+    pub(super) fn filled_in_by(self, pattern: Option<&Pattern>) -> Result<Self, String> {
+        let Some(pattern) = pattern else {
+            return Ok(self);
+        };
+        let route = &self.route.pattern;
+        let is_known = |name| {
+            pattern
+                .names()
+                .chain(route.names())
+                .any(|known| known == name)
+        };
+        let Some(name) = self.pattern.names().find(|name| !is_known(*name)) else {
+            return Ok(self);
+        };
+        let known: Vec<_> = pattern.names().collect();
+        Err(format!(
+            "parameter `{name}` is none of the pattern, which has {known:?}, and none of the \
+             route {}",
+            route.text()
+        ))
+    }
+
     fn bind<'v>(&self, value: impl Fn(&str) -> Option<Cow<'v, [u8]>>) -> WriteTarget {
         match self.pattern.bind(value) {
             Some(path) => WriteTarget::Path(path),
-            None => WriteTarget::Pattern(Arc::clone(&self.route)),
+            None => WriteTarget::Pattern(Arc::clone(self.route.pattern.text())),
         }
     }
 }

@@ -51,7 +51,7 @@ impl Arrival<'_> {
             (!self.authorized || self.is_shared(), Refusal::Authorization),
             (*self.vary != Vary::Any, Refusal::VaryAny),
             (self.may_become_fresh(), Refusal::NoFreshness),
-            (self.may_be_reused(), Refusal::Useless),
+            (self.may_be_validated(), Refusal::NoValidator),
         ];
         match conditions.iter().find(|(met, _)| !met) {
             Some((_, refusal)) => Err(*refusal),
@@ -77,19 +77,21 @@ impl Arrival<'_> {
         directives.public || directives.must_revalidate || directives.s_maxage.is_some()
     }
 
+    /// It has a lifetime, or is of a kind that is kept without one and can be validated.
     fn may_become_fresh(&self) -> bool {
+        let kept_without = self.directives.public || is_heuristically_cacheable(self.status);
         matches!(self.terms.basis, Basis::Explicit | Basis::Assigned)
-            || self.directives.public
-            || is_heuristically_cacheable(self.status)
+            || kept_without && self.has_validator()
     }
 
-    /// A response that is never fresh, or never used without validation, is of
-    /// use only if there is something to validate it by.
-    fn may_be_reused(&self) -> bool {
-        let terms = self.terms;
-        (terms.basis != Basis::None && !terms.validate_always)
-            || self.headers.contains_key(ETAG)
-            || terms.last_modified.is_some()
+    /// A response that is never used without validation is of use only if there is something to
+    /// validate it by.
+    fn may_be_validated(&self) -> bool {
+        !self.terms.validate_always || self.has_validator()
+    }
+
+    fn has_validator(&self) -> bool {
+        self.headers.contains_key(ETAG) || self.terms.last_modified.is_some()
     }
 }
 
@@ -219,9 +221,9 @@ mod tests {
             (599, &[modified], Err(Refusal::NoFreshness)),
             (599, &[modified, public], Ok(())),
             // FR1
-            (200, &[], Err(Refusal::Useless)),
-            (200, &[public], Err(Refusal::Useless)),
-            (200, &[("last-modified", "0")], Err(Refusal::Useless)),
+            (200, &[], Err(Refusal::NoFreshness)),
+            (200, &[public], Err(Refusal::NoFreshness)),
+            (200, &[("last-modified", "0")], Err(Refusal::NoFreshness)),
             // ST2: already stale, but there may be a use for it
             (599, &[expired], Ok(())),
             (200, &[("cache-control", "max-age=0")], Ok(())),
@@ -247,7 +249,7 @@ mod tests {
             // CR3, CR4
             (200, &[cc("no-cache"), TAGGED], Ok(())),
             (200, &[cc("max-age=60, no-cache"), TAGGED], Ok(())),
-            (200, &[cc("max-age=60, no-cache")], Err(Refusal::Useless)),
+            (200, &[cc("max-age=60, no-cache")], Err(Refusal::NoValidator)),
             (200, &[cc("max-age=60, no-cache=\"a\"")], Ok(())),
             // ST3, ST4
             (599, &[cc("max-age=60, must-understand")], Err(Refusal::MustUnderstand)),

@@ -344,7 +344,8 @@ pub struct Fill {
     pub captured: Captured,
     /// Scopes that only the response names: its tags.
     pub late: SmallVec<[Scope; 2]>,
-    /// How long from now the response can be of any use.
+    /// How long from now the response can be of any use, which may be for years; a store may keep it
+    /// for less.
     pub retain: Duration,
     /// The only tier to keep it, by the rule; a store without tiers does not care.
     pub tier: Option<Tier>,

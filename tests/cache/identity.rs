@@ -414,7 +414,7 @@ async fn a_clients_word_invalidates_nothing_and_opens_nothing() {
             ("cache-group-invalidation", "\"t\""),
             ("pragma", "no-cache"),
         ];
-        assert_eq!(cache.get_with("/a", &asks).await.text(), "1", "M4: {name}");
+        assert_eq!(cache.get_with("/a", &asks).await.text(), "1", "{name}");
     }
     for control in [
         "no-cache",
@@ -429,6 +429,6 @@ async fn a_clients_word_invalidates_nothing_and_opens_nothing() {
     for method in ["PURGE", "BAN"] {
         origin.answer(|_| crate::support::status(405, &[], ""));
         cache.method(method, "/a").await;
-        assert_eq!(cache.get("/a").await.text(), "1", "M4: {method}");
+        assert_eq!(cache.get("/a").await.text(), "1", "{method}");
     }
 }

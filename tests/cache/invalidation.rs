@@ -286,7 +286,7 @@ async fn what_names_nothing_is_an_error_and_invalidates_nothing() {
     ];
     for target in targets {
         let error = cache.handle().invalidate(target.clone()).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Invalid, "M9, D3: {target:?}");
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{target:?}");
     }
     assert_eq!(cache.get("/products").await.text(), "1");
     assert_eq!(cache.handle().stats().store.invalidations, 0);
@@ -373,11 +373,7 @@ async fn a_slow_miss_that_began_before_an_invalidation_is_never_served_after_it(
                 .await
         );
         for _ in 0..3 {
-            assert_eq!(
-                cache.get("/a").await.text(),
-                "2",
-                "H11: after {polls} polls"
-            );
+            assert_eq!(cache.get("/a").await.text(), "2", "after {polls} polls");
         }
     }
 }

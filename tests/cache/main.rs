@@ -20,6 +20,7 @@ mod flight;
 mod grpc;
 mod identity;
 mod interims;
+mod kept;
 mod invalidation;
 mod methods;
 mod model;

@@ -51,9 +51,9 @@ async fn a_redis_that_was_killed_costs_no_time() {
         }
         times.sort_unstable();
         let [usual, slow] = [times[100], times[197]];
-        assert!(usual < Duration::from_millis(2), "T15: {usual:?}");
+        assert!(usual < Duration::from_millis(2), "{usual:?}");
         // On a machine that is busy with other tests.
-        assert!(slow < Duration::from_millis(20), "T15: {slow:?}");
+        assert!(slow < Duration::from_millis(20), "{slow:?}");
     }
 }
 
@@ -98,7 +98,7 @@ async fn a_redis_that_stood_still_brings_no_answer_to_another_question() {
                 let uri = format!("/{}", number % 7);
                 let current = version.load(Ordering::SeqCst);
                 let answer = process.get(&uri).await;
-                assert_eq!(answer.text(), format!("{uri} {current}"), "T16");
+                assert_eq!(answer.text(), format!("{uri} {current}"));
             }
         }
     };
@@ -120,7 +120,7 @@ async fn a_redis_that_stood_still_brings_no_answer_to_another_question() {
     let has_hit = async |process: &Cache| process.get("/0").await.cache_status().starts_with("hit");
     for process in &processes {
         while !has_hit(process).await {
-            assert!(Instant::now() < end, "T16: nothing is stored again");
+            assert!(Instant::now() < end, "nothing is stored again");
             ask_all(7).await;
         }
     }
@@ -139,21 +139,17 @@ async fn an_invalidation_while_redis_stands_still_holds_here_at_once_and_then_ev
     server.stop();
     version.store(1, Ordering::SeqCst);
     let outcome = one.handle().invalidate(Target::uri("/a")).await;
-    assert_eq!(outcome.unwrap(), Invalidated::Queued, "T18");
-    assert_eq!(
-        one.get("/a").await.text(),
-        "/a 1",
-        "T18: not in this process"
-    );
+    assert_eq!(outcome.unwrap(), Invalidated::Queued);
+    assert_eq!(one.get("/a").await.text(), "/a 1", "not in this process");
     server.cont();
     let end = Instant::now() + Duration::from_secs(10);
     while one.handle().health().invalidations_pending > 0 {
-        assert!(Instant::now() < end, "T18: it is delivered");
+        assert!(Instant::now() < end, "it is delivered");
         sleep(Duration::from_millis(5)).await;
     }
     // What has been told to Redis is told to the other within the lease.
     while other.get("/a").await.text() != "/a 1" {
-        assert!(Instant::now() < end, "T18: nor in any other");
+        assert!(Instant::now() < end, "nor in any other");
         sleep(Duration::from_millis(5)).await;
     }
 }

@@ -29,9 +29,9 @@ async fn a_slow_handler_is_not_waited_for_where_a_stale_answer_will_do() {
     let hold = origin.hold();
     let began = Instant::now();
     let (first, second) = tokio::join!(cache.get("/a"), cache.get("/a"));
-    assert_eq!(began.elapsed(), SOFT, "H2");
+    assert_eq!(began.elapsed(), SOFT);
     for answer in [first, second] {
-        assert_eq!(answer.text(), "1", "H2");
+        assert_eq!(answer.text(), "1");
         assert_eq!(
             answer.cache_status(),
             "fwd=stale; ttl=-10; detail=stale-if-error"
@@ -77,10 +77,10 @@ async fn a_handler_that_hangs_is_given_up() {
         origin.hang();
         let began = Instant::now();
         let answer = cache.get("/a").await;
-        assert_eq!((answer.status, began.elapsed()), (expected, HARD), "H2");
+        assert_eq!((answer.status, began.elapsed()), (expected, HARD));
         let began = Instant::now();
         let absent = cache.get("/b").await;
-        assert_eq!(absent.status, StatusCode::GATEWAY_TIMEOUT, "H2");
+        assert_eq!(absent.status, StatusCode::GATEWAY_TIMEOUT);
         assert_eq!(began.elapsed(), HARD);
     }
 }

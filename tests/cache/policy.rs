@@ -4,7 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use tower::ServiceExt;
-use tower_response_cache::{CacheFor, CacheLayer, NoStore, Policy, Rule, Rules, Tags, Target};
+use tower_response_cache::{
+    CacheFor, CacheLayer, MemoryStore, NoStore, Policy, Rule, Rules, Tags, Target,
+};
 
 use crate::support::{
     Cache, Origin, everywhere, get, request, response, settle, status, stream, ttl,
@@ -67,7 +69,7 @@ async fn the_default_ttl_is_for_requests_without_a_rule() {
     cache.get("/own").await;
     assert_eq!(
         cache.get("/own").await.cache_status(),
-        "fwd=uri-miss; detail=useless"
+        "fwd=uri-miss; detail=no-freshness"
     );
 }
 
@@ -435,7 +437,7 @@ async fn a_hit_repeats_every_field_of_the_miss() {
     for fields in [&mut miss, &mut hit] {
         fields.remove("cache-status");
     }
-    assert_eq!(hit, miss, "HD2, H9");
+    assert_eq!(hit, miss, "HD2");
     assert_eq!(hit.get_all("x-twice").iter().count(), 2);
 }
 
@@ -596,18 +598,11 @@ async fn a_wall_clock_that_jumps_neither_revives_nor_kills() {
         SystemTime::UNIX_EPOCH - year,
     ] {
         cache.clock.set_wall(wall);
-        assert_eq!(
-            cache.get("/a").await.cache_status(),
-            "hit; ttl=60",
-            "C7, R14"
-        );
+        assert_eq!(cache.get("/a").await.cache_status(), "hit; ttl=60");
         cache.get(&format!("/{}", origin.calls())).await;
     }
     cache.advance(60);
-    assert!(
-        cache.get("/a").await.cache_status().starts_with("fwd"),
-        "C7, R14"
-    );
+    assert!(cache.get("/a").await.cache_status().starts_with("fwd"));
 }
 
 #[tokio::test]
@@ -646,7 +641,7 @@ async fn a_response_with_very_many_fields_passes_as_it_is() {
             };
             assert!(lines().iter().step_by(100).all(is_there), "{count}");
         }
-        assert_eq!(origin.calls() == 1, stored, "H9: {count}");
+        assert_eq!(origin.calls() == 1, stored, "{count}");
     }
 }
 
@@ -661,7 +656,7 @@ async fn a_response_has_64_tags_at_most() {
         });
         let cache = Cache::new(&origin, everywhere(ttl(60).tag("one more")));
         cache.get("/a").await;
-        assert_eq!(cache.get("/a").await.text() == "1", stored, "R9: {count}");
+        assert_eq!(cache.get("/a").await.text() == "1", stored, "{count}");
     }
 }
 
@@ -675,7 +670,7 @@ fn one_cache_serves_several_runtimes() {
             .enable_time()
             .build();
         runtime.unwrap().block_on(async {
-            assert_eq!(cache.get("/a").await.text(), text, "C6");
+            assert_eq!(cache.get("/a").await.text(), text);
             settle().await;
         });
         cache.advance(seconds);
@@ -718,4 +713,27 @@ async fn a_cache_that_is_switched_off_lets_all_pass() {
         ("2", "fwd=bypass; detail=disabled")
     );
     assert!(!answer.headers.contains_key("etag"));
+}
+
+#[tokio::test]
+async fn a_cache_that_is_switched_off_invalidates_what_others_have_stored() {
+    let origin = Origin::counting(&[("cache-control", "max-age=60"), ("content-location", "/a")]);
+    let layer = CacheLayer::new(MemoryStore::new(16 << 20));
+    let storing = || Rules::builder().route("/{*path}", ttl(60).policy(Policy::rfc9111()));
+    let on = Cache::over(layer.clone(), &origin, storing());
+    let off = Cache::over(layer.enabled(false), &origin, storing());
+    on.get("/a").await;
+    settle().await;
+    assert_eq!(off.get("/a").await.text(), "2", "it serves nothing");
+    assert_eq!(on.get("/a").await.text(), "1");
+    for (method, calls) in [("PUT", 4), ("DELETE", 6), ("POST", 8)] {
+        let answer = off.method(method, "/a").await;
+        assert_eq!(answer.cache_status(), "fwd=method");
+        settle().await;
+        let answer = on.get("/a").await;
+        let invalidated = "fwd=miss; stored; detail=invalidated";
+        assert_eq!(answer.cache_status(), invalidated, "{method}");
+        assert_eq!(answer.text(), calls.to_string());
+        settle().await;
+    }
 }

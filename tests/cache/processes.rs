@@ -71,7 +71,7 @@ async fn who_claims_what_another_has_just_stored_finds_it() {
         for answer in join_all(asking.collect::<Vec<_>>()).await {
             answer.unwrap();
         }
-        assert_eq!(origin.calls(), round, "T24");
+        assert_eq!(origin.calls(), round);
     }
 }
 
@@ -85,8 +85,8 @@ async fn what_is_not_for_others_makes_no_process_wait() {
     let mut texts: Vec<_> = answers.iter().map(Answer::text).collect();
     texts.sort_unstable();
     texts.dedup();
-    assert_eq!(texts.len(), 300, "T24: to each its own");
-    assert!(began.elapsed() < Duration::from_secs(3), "T24: no convoy");
+    assert_eq!(texts.len(), 300, "to each its own");
+    assert!(began.elapsed() < Duration::from_secs(3), "no convoy");
 }
 
 #[tokio::test]
@@ -114,7 +114,7 @@ async fn what_has_turned_out_too_long_makes_no_process_wait() {
         }
     };
     let all = tokio::time::timeout(PATIENCE / 4, all).await;
-    all.expect("T24: each asks for itself");
+    all.expect("each asks for itself");
     drop(hold);
     for answer in join_all(asking).await {
         assert_eq!(answer.unwrap().text().len(), 8 << 10);
@@ -133,9 +133,9 @@ async fn a_response_with_tags_of_its_own_is_shared_too() {
     let processes = processes(&server, &origin, || everywhere(ttl(60))).await;
     let answers = ask(&processes, &origin, "/a").await;
     for answer in answers {
-        assert_eq!(answer.text(), "1", "T24: {}", answer.cache_status());
+        assert_eq!(answer.text(), "1", "{}", answer.cache_status());
     }
-    assert_eq!(origin.calls(), 1, "T24");
+    assert_eq!(origin.calls(), 1);
 }
 
 #[tokio::test]
@@ -226,26 +226,15 @@ async fn an_invalidation_that_a_failover_has_lost_is_told_again() {
     let outcome = one.handle().invalidate(Target::uri("/a")).await.unwrap();
     assert_eq!(outcome, Invalidated::Applied);
     copy("replica:", "");
-    assert_eq!(
-        other.get("/a").await.text(),
-        old,
-        "T19: what was lost is back"
-    );
+    assert_eq!(other.get("/a").await.text(), old, "what was lost is back");
     server.command(&["CLIENT", "KILL", "TYPE", "normal"]);
-    assert_ne!(
-        one.get("/a").await.text(),
-        old,
-        "T19: never in this process"
-    );
+    assert_ne!(one.get("/a").await.text(), old, "never in this process");
     let end = tokio::time::Instant::now() + Duration::from_secs(3);
     loop {
         let answer = other.get("/a").await;
         if answer.text() != old && answer.cache_status().starts_with("hit") {
             break;
         }
-        assert!(
-            tokio::time::Instant::now() < end,
-            "T19: nor for long in others"
-        );
+        assert!(tokio::time::Instant::now() < end, "nor for long in others");
     }
 }

@@ -181,9 +181,9 @@ async fn a_refusal_says_its_reason() {
 async fn without_a_lifetime_the_reason_is_that() {
     #[rustfmt::skip]
     let cases: [(&[(&str, &str)], u16, &str); 4] = [
-        (&[], 200, "useless"),
+        (&[], 200, "no-freshness"),
         (&[MODIFIED], 302, "no-freshness"),
-        (&[("cache-control", "no-cache, max-age=60")], 200, "useless"),
+        (&[("cache-control", "no-cache, max-age=60")], 200, "no-validator"),
         (&[("cache-control", "must-understand, max-age=60")], 299, "must-understand"),
     ];
     for (fields, code, reason) in cases {
@@ -382,7 +382,7 @@ async fn the_counters_match_what_was_done() {
     assert_eq!(streamed.refusals, [("body-too-large", 1)].into());
     assert_eq!(streamed.stored, 0);
     let unruled = stats.route("(no rule)").unwrap();
-    assert_eq!(unruled.refusals, [("useless", 1)].into());
+    assert_eq!(unruled.refusals, [("no-freshness", 1)].into());
     assert_eq!(stats.route("/swr").unwrap().stale_hits, 1);
     assert_eq!(stats.store.tier, "memory");
     assert_eq!(stats.store.bytes_stored, 4 * 5);

@@ -166,7 +166,7 @@ async fn an_invalidation_that_the_store_does_not_take_is_queued_and_holds_here_a
         settle().await;
         store.break_down(Operation::Invalidate, fault);
         let outcome = cache.handle().invalidate(Target::uri("/a")).await.unwrap();
-        assert_eq!(outcome, Invalidated::Queued, "F13");
+        assert_eq!(outcome, Invalidated::Queued);
         let stats = cache.handle().stats().store;
         assert_eq!(
             (stats.invalidations_queued, stats.invalidations_pending),
@@ -292,7 +292,7 @@ async fn very_many_invalidations_that_wait_become_one_of_everything() {
             .await
             .unwrap();
     }
-    assert!(handle.stats().store.invalidations_pending < 10, "R9");
+    assert!(handle.stats().store.invalidations_pending < 10);
     assert_eq!(
         cache.get("/a").await.text(),
         "2",
@@ -346,7 +346,7 @@ async fn a_request_dropped_after_any_number_of_polls_leaves_nothing_behind() {
             }
             drop(exchange);
             settle().await;
-            let what = format!("C4: {request:?}, {polls} polls, aged {age}");
+            let what = format!("{request:?}, {polls} polls, aged {age}");
             let answer = cache.get("/a").await;
             assert_eq!(answer.status, 200, "{what}");
             settle().await;
@@ -364,7 +364,7 @@ async fn a_request_dropped_after_any_number_of_polls_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_damaged_entry_is_a_miss() {
+async fn a_store_that_fails_with_damage_is_a_miss_like_any_failure() {
     let (store, origin) = (Double::new(), Origin::counting(&[]));
     let cache = over(&store, &origin);
     cache.get("/a").await;
@@ -574,6 +574,6 @@ async fn nobody_joins_what_was_asked_for_before_an_invalidation_though_its_calle
     drop(hold);
     assert_eq!(before.await.unwrap().text(), "1");
     for asking in [during, after] {
-        assert_ne!(asking.await.unwrap().text(), "1", "R10");
+        assert_ne!(asking.await.unwrap().text(), "1");
     }
 }

@@ -186,7 +186,7 @@ async fn streamed_bodies_and_their_trailers_are_the_same_on_miss_and_hit() {
             assert!(answer.cache_status().starts_with(way), "{version:?}");
             assert_eq!(answer.text(), "onetwothree");
             let trailers = answer.trailers.expect("trailers");
-            assert_eq!(trailers["x-sum"], "9", "H8: {way} {version:?}");
+            assert_eq!(trailers["x-sum"], "9", "{way} {version:?}");
         }
     }
 }
@@ -203,8 +203,8 @@ async fn a_body_that_breaks_off_breaks_off_for_the_client_too() {
         for calls in 1..3 {
             let uri = format!("http://{}/a", server.address);
             let answer = client.request(get(&uri)).await;
-            assert!(!is_whole(answer).await, "H3: {version:?}");
-            assert_eq!(origin.calls(), calls, "H3");
+            assert!(!is_whole(answer).await, "{version:?}");
+            assert_eq!(origin.calls(), calls);
         }
     }
 }
@@ -242,9 +242,9 @@ async fn a_body_that_broke_off_before_a_server_states_its_length_is_not_whole_ei
     late.wait().await;
     sender.send_data("half".into()).await.unwrap();
     sender.abort(Broken);
-    assert!(!is_whole(leader).await, "H3");
+    assert!(!is_whole(leader).await);
     late.wait().await;
-    assert!(!is_whole(follower.await.unwrap()).await, "H3");
+    assert!(!is_whole(follower.await.unwrap()).await);
 }
 
 #[tokio::test]
@@ -278,8 +278,7 @@ async fn a_client_that_leaves_in_the_middle_leaves_nothing_stored() {
         .await;
     assert_eq!(
         (answer.text(), answer.cache_status()),
-        ("whole", "fwd=uri-miss; stored"),
-        "C1"
+        ("whole", "fwd=uri-miss; stored")
     );
 }
 

@@ -66,7 +66,7 @@ async fn who_asks_after_another_process_has_invalidated_gets_nothing_from_before
         let mut pause = async || sleep(Duration::from_micros(random.below(6_000))).await;
         let generation = |body: &[u8]| {
             let stamp = Stamp::of(body);
-            assert_eq!((stamp.key, stamp.length), (key, LENGTH), "R10");
+            assert_eq!((stamp.key, stamp.length), (key, LENGTH));
             stamp.generation
         };
         let before = [(); 4].map(|()| client.asking(key));
@@ -88,7 +88,7 @@ async fn who_asks_after_another_process_has_invalidated_gets_nothing_from_before
         }
         for each in after {
             let came = generation(&each.await.unwrap());
-            assert!(came >= least, "R10: {came} for {least}, {key}");
+            assert!(came >= least, "{came} for {least}, {key}");
         }
         for each in before {
             overtaken += u64::from(generation(&each.await.unwrap()) < least);

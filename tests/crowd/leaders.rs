@@ -49,7 +49,7 @@ async fn a_thousand_leaders_that_are_killed_take_nobody_with_them() {
     exchanges.join_all().await;
     // On a busy machine some come when all is over, and find it stored.
     let collapsed = handle.stats().routes[0].collapsed;
-    assert!(collapsed > KILLED, "C1: {collapsed}");
+    assert!(collapsed > KILLED, "{collapsed}");
 }
 
 /// One leader, and those who follow it.
@@ -100,9 +100,9 @@ impl Exchange {
                 generation: 1,
                 length: LENGTH,
             };
-            assert_eq!(Stamp::of(&follower.await.unwrap()), expected, "C1");
+            assert_eq!(Stamp::of(&follower.await.unwrap()), expected);
         }
-        assert_eq!(self.handler.calls(self.key), 1, "C1: {moment:?}");
+        assert_eq!(self.handler.calls(self.key), 1, "{moment:?}");
     }
 }
 

@@ -51,7 +51,7 @@ async fn three_hundred_misses_of_three_processes_are_one_call() {
     for each in asking {
         check(&each.await.unwrap(), 1);
     }
-    assert_eq!(handler.calls(KEY), 1, "T24");
+    assert_eq!(handler.calls(KEY), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,7 +69,7 @@ async fn a_process_that_is_killed_while_it_fetches_for_all_lets_nobody_down() {
     handler.called(KEY, 1).await;
     let asking: Vec<_> = others.iter().flat_map(Process::asking).collect();
     sleep(HELD).await;
-    assert_eq!(handler.calls(KEY), 1, "T24");
+    assert_eq!(handler.calls(KEY), 1);
     let generation = handler.change();
     drop(killed);
     let began = Instant::now();
@@ -79,8 +79,8 @@ async fn a_process_that_is_killed_while_it_fetches_for_all_lets_nobody_down() {
         check(&each.await.unwrap(), generation);
     }
     let took = began.elapsed();
-    assert!(took < LOCK + ALLOWANCE, "T24: {took:?}");
-    assert!(handler.calls(KEY) <= 3, "T24: each asks at most once");
+    assert!(took < LOCK + ALLOWANCE, "{took:?}");
+    assert!(handler.calls(KEY) <= 3, "each asks at most once");
     // Nobody is there to answer.
     assert_eq!(lost.read(&mut [0]).await.unwrap_or_default(), 0);
 }
@@ -100,7 +100,7 @@ fn check(body: &[u8], generation: u64) {
         generation,
         length: PACE.length,
     };
-    assert_eq!(Stamp::of(body), expected, "T24");
+    assert_eq!(Stamp::of(body), expected);
 }
 
 /// A process with a cache, which asks the origin for what it has not. Dropped, it is killed.

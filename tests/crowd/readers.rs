@@ -52,8 +52,8 @@ fn two_hundred_slow_readers_hold_up_nobody_and_take_the_memory_of_two_bodies() {
         (server, handle, slow, fast)
     });
     let used = allocation_counter::measure(|| runtime.block_on(read(&handle, slow, fast)));
-    assert!(used.bytes_max <= 2 * LENGTH as u64 + REST, "C3: {used:?}");
-    assert_eq!(handler.calls(KEY), 1, "C3");
+    assert!(used.bytes_max <= 2 * LENGTH as u64 + REST, "{used:?}");
+    assert_eq!(handler.calls(KEY), 1);
     drop(server);
 }
 
@@ -74,8 +74,8 @@ async fn read(handle: &CacheHandle, slow: Vec<Reader>, mut fast: Reader) {
         fast.begin().await;
         while fast.sip().await {}
         let furthest = furthest.load(Ordering::Relaxed);
-        assert!(furthest < LENGTH / 8, "C3: they have read {furthest} bytes");
-        assert_eq!(handle.stats().stored(), 1, "C3");
+        assert!(furthest < LENGTH / 8, "they have read {furthest} bytes");
+        assert_eq!(handle.stats().stored(), 1);
         sleep(PAUSE * 2).await;
         hurry.send_replace(true);
     };
@@ -123,7 +123,7 @@ impl Reader {
     async fn sip(&mut self) -> bool {
         let read = timeout(PATIENCE, self.socket.read(&mut self.buffer)).await;
         let read = read.expect("nobody is stuck").unwrap();
-        assert_ne!(read, 0, "C3: it is cut off at {}", self.place);
+        assert_ne!(read, 0, "it is cut off at {}", self.place);
         let expected = &self.expected[self.place..][..read];
         assert_same(&self.buffer[..read], expected);
         self.place += read;

@@ -30,7 +30,7 @@ async fn a_handler_that_asks_for_what_it_makes_is_freed_by_the_limit() {
         let itself = asked.lock().clone().filter(|_| generation == 0);
         if let Some(itself) = itself {
             let part = Stamp::of(&itself.ask(key).await);
-            assert_eq!((part.key, part.generation), (key, 1), "H2");
+            assert_eq!((part.key, part.generation), (key, 1));
         }
         let stamp = Stamp {
             key,
@@ -45,9 +45,9 @@ async fn a_handler_that_asks_for_what_it_makes_is_freed_by_the_limit() {
     *itself.lock() = Some(client.clone());
     let began = Instant::now();
     let stamp = Stamp::of(&client.ask(5).await);
-    assert_eq!((stamp.key, stamp.generation), (5, 0), "H2");
-    assert_eq!(calls.load(Ordering::SeqCst), 2, "H2");
+    assert_eq!((stamp.key, stamp.generation), (5, 0));
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
     // With an allowance for what a busy machine makes longer.
     let took = began.elapsed();
-    assert!((LIMIT..LIMIT * 10).contains(&took), "H2: {took:?}");
+    assert!((LIMIT..LIMIT * 10).contains(&took), "{took:?}");
 }

@@ -47,7 +47,7 @@ async fn of_the_streams_of_one_connection_half_may_be_reset() {
         for (_, each) in asking {
             each.await.unwrap();
         }
-        assert_eq!(handler.calls(key), 1, "C9");
+        assert_eq!(handler.calls(key), 1);
     }
 }
 
@@ -70,7 +70,7 @@ impl Fate {
             length: LENGTH,
         };
         let Self::LeavesInTheBody(bytes) = self else {
-            assert_eq!(Stamp::of(&read(response).await), expected, "C9");
+            assert_eq!(Stamp::of(&read(response).await), expected);
             return;
         };
         let mut body = response.into_body();
@@ -79,6 +79,6 @@ impl Fate {
             let frame = body.frame().await.unwrap().unwrap();
             came.extend_from_slice(&frame.into_data().unwrap());
         }
-        assert!(expected.body().starts_with(&came), "C9");
+        assert!(expected.body().starts_with(&came));
     }
 }

@@ -50,14 +50,14 @@ async fn pass(
         let mut came = Vec::new();
         while came.len() < piece.len() {
             let frame = timeout(PATIENCE, response.body_mut().frame()).await;
-            let frame = frame.expect("D5: it is not held back").unwrap().unwrap();
+            let frame = frame.expect("it is not held back").unwrap().unwrap();
             came.extend_from_slice(&frame.into_data().unwrap());
         }
-        assert_eq!(came, piece, "D5");
+        assert_eq!(came, piece);
         *time = given.elapsed();
     }
     times.sort();
-    assert!(times[PIECES / 2] < LIMIT, "D5: {times:?}");
+    assert!(times[PIECES / 2] < LIMIT, "{times:?}");
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn events_arrive_as_they_are_made() {
             for _ in 0..3 {
                 let response = listen().await;
                 let handling = response.headers()["cache-status"].to_str().unwrap();
-                assert!(handling.contains(way), "D5: {handling}");
+                assert!(handling.contains(way), "{handling}");
                 listening.push((called.recv().await.unwrap(), response));
             }
             for (listener, (giving, response)) in listening.iter_mut().enumerate() {
@@ -112,7 +112,7 @@ async fn messages_of_a_grpc_stream_arrive_as_they_are_made() {
             let trailers = HeaderMap::from_iter([status]);
             giving.send_trailers(trailers.clone()).await.unwrap();
             let last = response.body_mut().frame().await.unwrap().unwrap();
-            assert_eq!(last.into_trailers().unwrap(), trailers, "D5");
+            assert_eq!(last.into_trailers().unwrap(), trailers);
         }
     }
 }

@@ -1,51 +1,27 @@
 //! The proxy, an origin that says what a script tells it to, and messages as text.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
+use crate::example::{self, Running};
 
 /// Long enough for anything here, if it happens at all.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Returns the program, built as this test is.
+/// Returns the program, built once.
 pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        let profile = if cfg!(debug_assertions) {
-            "dev"
-        } else {
-            "release"
-        };
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--example", "reverse_proxy"]);
-        cargo.args(["--profile", profile, "--message-format", "json"]);
-        for (feature, on) in [
-            ("config", cfg!(feature = "config")),
-            ("test-util", cfg!(feature = "test-util")),
-        ] {
-            if on {
-                cargo.args(["--features", feature]);
-            }
-        }
-        let built = cargo.stderr(Stdio::inherit()).output().unwrap();
-        serde_json::Deserializer::from_slice(&built.stdout)
-            .into_iter::<Value>()
-            .map(Result::unwrap)
-            .filter(|message| message["target"]["name"] == "reverse_proxy")
-            .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-            .expect("the example is built")
-    })
+    PROGRAM.get_or_init(|| example::program("reverse_proxy"))
 }
 
 /// The proxy in front of one origin.
 pub(crate) struct Proxy {
-    process: Child,
+    _process: Running,
     pub(crate) address: SocketAddr,
 }
 
@@ -55,24 +31,13 @@ impl Proxy {
     }
 
     pub(crate) fn start(origin: SocketAddr, options: &[&str]) -> Self {
-        let mut process = Command::new(program())
-            .args(["--listen", "127.0.0.1:0", "--threads", "1"])
-            .args(["--origin", &format!("http://{origin}")])
-            .args(options)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line
-            .trim_end()
-            .strip_prefix("listening on http://")
-            .unwrap();
+        let mut command = Command::new(program());
+        command.args(["--listen", "127.0.0.1:0", "--threads", "1"]);
+        command.args(["--origin", &format!("http://{origin}")]);
+        let process = Running::start(command.args(options));
         Self {
-            process,
-            address: address.parse().unwrap(),
+            address: process.address,
+            _process: process,
         }
     }
 
@@ -98,13 +63,6 @@ impl Proxy {
 
     pub(crate) fn get(&self, target: &str) -> String {
         self.request("GET", target, "")
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

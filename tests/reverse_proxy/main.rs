@@ -1,7 +1,6 @@
 //! The example `reverse_proxy` between raw clients and an origin that answers with any bytes.
 //!
-//! The tests drive the program itself. Cargo lets no test depend on an example, so they build it,
-//! which is done already where `cargo test` runs all targets.
+//! The tests drive the program itself.
 
 #![expect(
     clippy::unwrap_used,
@@ -9,6 +8,8 @@
 )]
 
 mod clients;
+#[path = "../support/example.rs"]
+mod example;
 mod exchanges;
 mod failures;
 mod harness;

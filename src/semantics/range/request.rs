@@ -177,7 +177,6 @@ mod tests {
 
     #[test]
     fn a_range_that_cannot_be_read_is_ignored() {
-        // D1
         for line in [
             "bytes=",
             "bytes=,",
@@ -222,7 +221,7 @@ mod tests {
 
     #[test]
     fn ranges_select_from_a_complete_representation() {
-        // PA1, D1
+        // PA1
         for (range, expected) in [
             ("bytes=0-0", Some(&[(0, 0)][..])),
             ("BYTES=2-4", Some(&[(2, 4)])),
@@ -250,7 +249,6 @@ mod tests {
 
     #[test]
     fn ranges_that_overlap_or_touch_become_one() {
-        // D1
         for (range, expected) in [
             ("bytes=0-,0-,0-", &[(0, 9)][..]),
             ("bytes=0-2,3-4", &[(0, 4)]),

@@ -16,7 +16,8 @@ use crate::epoch::{Epoch, Scope, ScopeKind, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::Namespace;
 
-/// How long an epoch lives. One that ends early costs misses.
+/// How long an epoch lives, and the longest that anything stored does. One that ends early costs
+/// misses.
 pub(super) const EPOCH_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long it is known that a tag was invalidated, and so the longest that a handler may take
 /// whose response is the first to name a tag.

@@ -73,6 +73,8 @@ use crate::key::{Namespace, PrimaryKey};
 /// wait behind them. Both end when the last of them is dropped, or with
 /// [`close`](Store::close).
 ///
+/// Nothing is kept for longer than a day, whatever its lifetime: then it is a miss once.
+///
 /// The server wants `maxmemory` and a policy of `allkeys-lfu` or `allkeys-lru`; what it evicts
 /// costs misses. It needs no persistence: restored from a dump it begins anew, lest it serves what was
 /// invalidated since.
