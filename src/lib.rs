@@ -49,7 +49,7 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `memory` | yes | `MemoryStore`: a bounded map in the process; `TieredStore`: the same over another store |
-//! | `redis` | yes | `RedisStore`: one Redis or Valkey server |
+//! | `redis` | yes | `RedisStore`: a Redis or Valkey server, the primary that Sentinels name, or a cluster |
 //! | `redis-tls` | no | TLS to it: `rediss://` |
 //! | `compression` | no | compressed bodies in it |
 //! | `config` | no | [`Rules`] and [`Settings`] from TOML, JSON and YAML files |

@@ -29,7 +29,8 @@ const MAX_SCOPES: usize = 100_000;
 ///   and invalidates the last minute's again, so it takes that it ends, or is cut off, before it
 ///   can. [`wait_replicas`](crate::RedisStoreBuilder::wait_replicas) makes it less likely. While
 ///   two servers both take themselves for the primary, those who ask the other one hear nothing;
-///   behind Sentinels, for little more than two seconds.
+///   behind Sentinels, for little more than two seconds, and in a cluster for its
+///   `cluster-node-timeout` and two seconds.
 /// * A tag that only the response names is known to have been invalidated while the handler ran by
 ///   a note of two minutes. A Redis short of memory may evict it, which
 ///   [`strict_tags`](crate::RedisStoreBuilder::strict_tags) guards against.

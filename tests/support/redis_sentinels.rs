@@ -117,12 +117,18 @@ impl RedisSentinels {
 impl Sentinel {
     /// Starts one for a primary, which is down when so many say so.
     pub(crate) fn start(primary: &str, quorum: usize) -> Self {
+        Self::with_config(primary, quorum, "")
+    }
+
+    /// Starts one with more lines in its configuration.
+    pub(crate) fn with_config(primary: &str, quorum: usize, lines: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory for a Sentinel");
         let port = free_port();
         let text = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\n\
             sentinel monitor cache 127.0.0.1 {primary} {quorum}\n\
-            sentinel down-after-milliseconds cache 500\nsentinel failover-timeout cache 2000\n",
+            sentinel down-after-milliseconds cache 500\nsentinel failover-timeout cache 2000\n\
+            {lines}\n",
             directory.path().display()
         );
         std::fs::write(config(directory.path()), text).expect("a file for a Sentinel");

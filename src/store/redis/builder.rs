@@ -75,6 +75,9 @@ impl RedisStoreBuilder {
     }
 
     /// Gives this password to the Sentinels, which have no part in that of the URL; by default none.
+    ///
+    /// Their user `default` needs no more than `+ping +sentinel|get-master-addr-by-name`, and `AUTH`,
+    /// which is open to all.
     pub fn sentinel_password(mut self, password: impl Into<String>) -> Self {
         self.address.sentinel_password = Some(password.into());
         self
@@ -140,7 +143,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Opens the circuit breaker after so many commands in a row without an answer; 5 by default.
+    /// Opens the circuit breaker after so many commands in a row without an answer, one or more; 5 by
+    /// default.
     ///
     /// It also opens when at least half of 20 or more commands within a second went unanswered.
     pub fn breaker_threshold(mut self, failures: u32) -> Self {
@@ -149,7 +153,7 @@ impl RedisStoreBuilder {
     }
 
     /// Probes a server first after so long when the breaker has opened, and at last every so often;
-    /// 500 ms and 10 s by default.
+    /// 500 ms and 10 s by default. The latter is no shorter than the former.
     pub fn breaker_pause(mut self, first: Duration, longest: Duration) -> Self {
         self.breaker.pause = first;
         self.breaker.longest_pause = longest;
@@ -260,6 +264,19 @@ impl RedisStoreBuilder {
     }
 
     pub(super) fn plan(&self) -> Result<Plan, Error> {
+        self.check()?;
+        Ok(Plan {
+            connect_timeout: self.connect_timeout,
+            check_interval: self.check_interval,
+            breaker: self.breaker,
+            mirroring: self.mirroring,
+            quorum: self.quorum,
+            clock: Clock::system(),
+            bulletin: Arc::new(Bulletin::new()),
+        })
+    }
+
+    fn check(&self) -> Result<(), Error> {
         for (name, time) in [
             ("connect_timeout", self.connect_timeout),
             ("check_interval", self.check_interval),
@@ -273,25 +290,46 @@ impl RedisStoreBuilder {
         .chain(self.quorum.map(|quorum| ("wait_replicas", quorum.within)))
         {
             if !WAITS.contains(&time) {
-                let message = format!("{name} of {time:?} is not between 1 ms and 60 s");
-                return Err(Error::new(ErrorKind::Invalid, message));
+                return Err(wrong(format!(
+                    "{name} of {time:?} is not between 1 ms and 60 s"
+                )));
             }
         }
-        Ok(Plan {
-            connect_timeout: self.connect_timeout,
-            check_interval: self.check_interval,
-            breaker: self.breaker,
-            mirroring: self.mirroring,
-            quorum: self.quorum,
-            clock: Clock::system(),
-            bulletin: Arc::new(Bulletin::new()),
-        })
+        let BreakerPolicy {
+            consecutive,
+            pause,
+            longest_pause,
+            ..
+        } = self.breaker;
+        if consecutive == 0 {
+            return Err(wrong("breaker_threshold of 0 is no number of failures"));
+        }
+        if pause > longest_pause {
+            return Err(wrong(format!(
+                "breaker_pause of {pause:?} at first is longer than {longest_pause:?} at last"
+            )));
+        }
+        if let Mirroring::Poll {
+            max_staleness: Duration::ZERO,
+        } = self.mirroring
+        {
+            return Err(wrong(
+                "mirroring by `Poll` of no time holds nothing: that is `Off`",
+            ));
+        }
+        Ok(())
     }
+}
+
+fn wrong(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, message)
 }
 
 #[cfg(feature = "redis-tls")]
 impl RedisStoreBuilder {
     /// Trusts these certificate authorities, in PEM, and no others; by default those of the system.
+    ///
+    /// With this, the URL has to be one of TLS.
     pub fn tls_roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.address.tls.roots = Some(pem.into());
         self
@@ -299,6 +337,8 @@ impl RedisStoreBuilder {
 
     /// Shows a server that asks for it this chain of certificates, our own first, and proves by its
     /// key that they are ours; both in PEM. By default there is nothing to show.
+    ///
+    /// With this, the URL has to be one of TLS.
     pub fn tls_identity(mut self, chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.address.tls.identity = Some((chain.into(), key.into()));
         self
@@ -323,7 +363,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_that_is_no_time_or_endless_is_refused_by_name() {
+    fn an_option_that_makes_no_sense_is_refused_by_name() {
         let builder = || RedisStoreBuilder::new("redis://localhost");
         for (builder, name) in [
             (builder().connect_timeout(Duration::ZERO), "connect_timeout"),
@@ -333,6 +373,17 @@ mod tests {
             (
                 builder().breaker_pause(Duration::ZERO, Duration::from_secs(1)),
                 "breaker_pause",
+            ),
+            (
+                builder().breaker_pause(Duration::from_secs(10), Duration::from_secs(1)),
+                "breaker_pause",
+            ),
+            (builder().breaker_threshold(0), "breaker_threshold"),
+            (
+                builder().mirroring(Mirroring::Poll {
+                    max_staleness: Duration::ZERO,
+                }),
+                "mirroring",
             ),
         ] {
             let error = builder.connect_lazily().unwrap_err();

@@ -62,7 +62,8 @@ use crate::epoch::{Captured, Scope, Stamp};
 use crate::error::{Error, ErrorKind};
 use crate::key::{Namespace, PrimaryKey};
 
-/// Keeps stored responses in a Redis or Valkey server, for all processes that use it.
+/// Keeps stored responses in a Redis or Valkey server, or a cluster of them, for all processes that
+/// use it.
 ///
 /// A look-up takes one round trip, and another when it guessed wrong which variant or which tags a
 /// response would have. While the server is away, or does not answer, every method fails at once,
@@ -81,6 +82,7 @@ use crate::key::{Namespace, PrimaryKey};
 /// The server has to be a Redis of 6.2 or later, or a Valkey, and for memory over this store a Redis
 /// of 6.2.14, or of 7.0.5 or later. What every change is tested with is Redis 7.0.15; the same tests
 /// have passed with Redis 6.2.14 and 8.2.3 and with Valkey 9.1.2, as far as these had what it takes.
+/// Those between, Redis 7.2 and 7.4 and Valkey 7.2 and 8, were not tested.
 ///
 /// A user of the server's needs no more than
 ///
@@ -148,6 +150,10 @@ impl RedisStore {
     /// * A failover does not empty the cache. What was invalidated within the last minute is
     ///   invalidated again, as far as the processes still live that did; so what the new primary had
     ///   not heard of is served for the moment between the failover and that.
+    /// * A primary that the network cuts off from most of the others answers nobody once it has
+    ///   noticed, which takes it `cluster-node-timeout`, 15 s by default. Until then a process that is
+    ///   cut off together with it serves what is invalidated at its successor, and from memory for 2 s
+    ///   more, or the time of [`Mirroring::Poll`].
     /// * A primary that is started again from a dump, before a replica has taken its place, empties
     ///   the cache, all of it, lest it serves what was invalidated since. It does not if it has no
     ///   dump, for which it takes `save ""`, `appendonly no` and `rdb-del-sync-files yes`: a replica

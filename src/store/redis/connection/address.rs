@@ -77,6 +77,9 @@ impl Address {
                 return Err(wrong(&format!("`{scheme}` is not a scheme of Redis")));
             }
         };
+        if tls.is_none() && options.tls.are_given() {
+            return Err(wrong("certificates are given, and it is not one of TLS"));
+        }
         let (login, whereabouts) = match (is_told, scheme.ends_with("unix")) {
             (true, _) => told(rest, options)?,
             (false, true) => at(&format!("unix://{rest}"))?,

@@ -119,12 +119,13 @@ impl Breaker {
         }
     }
 
-    /// Lets commands pass again. Should they fail, the next pause is longer than the last.
-    pub(super) fn close(&self) {
+    /// Lets commands pass again, and returns whether it did not before. Should they fail, the next
+    /// pause is longer than the last.
+    pub(super) fn close(&self) -> bool {
         let mut state = self.state.lock();
-        state.open_since = None;
         state.consecutive = 0;
         state.window = None;
+        state.open_since.take().is_some()
     }
 }
 
@@ -210,7 +211,7 @@ mod tests {
         for seconds in [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0] {
             fail(&breaker, now, 5);
             assert_eq!(breaker.pause(), Some(Duration::from_secs_f32(seconds)));
-            breaker.close();
+            assert!(breaker.close() && !breaker.close());
         }
         breaker.succeeded(now);
         fail(&breaker, now, 5);
@@ -235,7 +236,7 @@ mod tests {
                     0 => breaker.succeeded(now),
                     1 => _ = breaker.failed(now),
                     2 => breaker.stay_open(),
-                    _ => breaker.close(),
+                    _ => _ = breaker.close(),
                 }
                 now += Duration::from_millis(u64::from(step));
                 let pause = breaker.pause();

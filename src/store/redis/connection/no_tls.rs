@@ -9,6 +9,12 @@ use crate::error::{Error, ErrorKind};
 #[derive(Clone, Default)]
 pub(crate) struct TlsOptions;
 
+impl TlsOptions {
+    pub(super) fn are_given(&self) -> bool {
+        false
+    }
+}
+
 /// There is none.
 #[derive(Clone, Debug)]
 pub(crate) struct Tls(Infallible);

@@ -23,6 +23,13 @@ pub(crate) struct TlsOptions {
     pub(crate) identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
+impl TlsOptions {
+    /// Whether anything was chosen, so that there has to be TLS.
+    pub(super) fn are_given(&self) -> bool {
+        self.roots.is_some() || self.identity.is_some()
+    }
+}
+
 /// Makes connections private, and makes sure who is at their other end.
 #[derive(Clone)]
 pub(crate) struct Tls(TlsConnector);

@@ -8,7 +8,7 @@ use tokio::time::{timeout, timeout_at};
 
 use super::link::Link;
 use super::reply::{self, Health};
-use super::{Shared, Stage, State};
+use super::{Server, Shared, Stage, State};
 
 /// Why a connection is given up whose server has moved.
 pub(super) const LEFT_BEHIND: &str = "another server has become the primary";
@@ -35,6 +35,7 @@ impl Upkeep {
 
     pub(super) async fn run(self, mut link: Option<Link>) {
         let mut retry = FIRST_RETRY;
+        let mut lost = false;
         while !self.is_closing() {
             let dialled = match link.take() {
                 Some(link) => Ok(link),
@@ -43,7 +44,8 @@ impl Upkeep {
             match dialled {
                 Ok(link) => {
                     let began = self.now();
-                    self.offer(link).await;
+                    self.offer(link, lost).await;
+                    lost = true;
                     // One that ended at once is no reason to hope for the next.
                     if self.now().saturating_duration_since(began) > LONGEST_RETRY {
                         retry = FIRST_RETRY;
@@ -62,13 +64,17 @@ impl Upkeep {
         }
     }
 
-    /// Lets commands use a connection until it ends or has to be replaced.
-    async fn offer(&self, mut link: Link) {
+    /// Lets commands use a connection, perhaps in place of one that was lost, until it ends or has to
+    /// be replaced.
+    async fn offer(&self, mut link: Link, lost: bool) {
         let address = &self.0.server.address;
         self.0.condition.connected(link.version());
         self.0.state.store(Arc::new(State::up(&link)));
-        self.0.server.breaker.close();
-        tracing::debug!(%address, "connected to redis");
+        self.close_breaker();
+        match lost {
+            true => tracing::info!(%address, "connected to redis again"),
+            false => tracing::debug!(%address, "connected to redis"),
+        }
         let reason = self.watch(&mut link).await;
         self.0.server.bulletin.lost();
         self.down(reason.to_owned());
@@ -127,7 +133,7 @@ impl Upkeep {
             match health {
                 Health::ReadOnly if is_settled => return "it takes no writes any more",
                 Health::Unable => breaker.stay_open(),
-                _ if pause.is_some() => breaker.close(),
+                _ if pause.is_some() => self.close_breaker(),
                 _ => {}
             }
         }
@@ -138,6 +144,15 @@ impl Upkeep {
         let end = (self.now() + pause).into();
         let rung = || timeout_at(end, self.0.alarm.notified());
         while !self.is_closing() && rung().await.is_ok() {}
+    }
+
+    fn close_breaker(&self) {
+        let Server {
+            breaker, address, ..
+        } = &*self.0.server;
+        if breaker.close() {
+            tracing::info!(%address, "redis answers again: requests use it");
+        }
     }
 
     fn now(&self) -> Instant {

@@ -29,7 +29,7 @@ pub enum Mirroring {
     /// The server is asked again after so long: what another process invalidated may be served
     /// for that time.
     Poll {
-        /// How long an epoch is held for current, from when it was asked for.
+        /// How long an epoch is held for current, from when it was asked for; longer than no time.
         max_staleness: Duration,
     },
     /// The server is asked each time.
@@ -43,15 +43,16 @@ impl Mirroring {
     /// Returns how long an epoch may be taken for current that no longer is, by a process that is cut
     /// off; a server that `moves` may have been replaced for a lease before that is noticed.
     pub(crate) fn staleness(self, moves: bool) -> Duration {
-        match (self, moves) {
-            (Self::Tracking, false) => LEASE,
-            (Self::Poll { max_staleness }, false) => max_staleness,
-            (Self::Off, false) => Duration::ZERO,
-            // The lease of tracking counts from when the server was known to be in its place, and the
-            // time of polling does not.
-            (Self::Tracking, true) => LEASE.saturating_add(Self::FALLBACK),
-            (Self::Poll { max_staleness }, true) => LEASE.saturating_add(max_staleness),
-            (Self::Off, true) => LEASE,
+        let replaced = match moves {
+            true => LEASE,
+            false => Duration::ZERO,
+        };
+        match self {
+            // Its lease counts from when the server was known to be in its place, but where the server
+            // does not tell there is none.
+            Self::Tracking => LEASE.max(replaced.saturating_add(Self::FALLBACK)),
+            Self::Poll { max_staleness } => replaced.saturating_add(max_staleness),
+            Self::Off => replaced,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use tokio::time::{Instant, sleep};
 
+use super::log::Log;
 use super::proxy::{Mood, Proxy};
 use super::*;
 
@@ -106,6 +107,35 @@ async fn a_server_that_hangs_costs_its_deadline_a_few_times_and_then_nothing() {
     redis.cont();
     until_answered(&desk).await;
     assert!(desk.body(&sample).await.is_some());
+}
+
+#[tokio::test]
+async fn the_log_says_when_a_trouble_begins_and_when_it_ends() {
+    let mut redis = RedisServer::start();
+    let log = Log::default();
+    let _guard = log.begin();
+    let desk = Desk::of(RedisStore::connect(&redis.url()).await.unwrap());
+    let sample = desk.sample("/a");
+    let fails_for = async |kind| desk.look_up(&sample).await.is_err_and(|e| e.kind() == kind);
+    assert!(desk.look_up(&sample).await.is_ok());
+    assert_eq!(log.count(" WARN ") + log.count("again"), 0);
+
+    redis.stop();
+    while !fails_for(ErrorKind::Unavailable).await {}
+    assert_eq!(log.count("requests do without it"), 1);
+    redis.cont();
+    until_answered(&desk).await;
+    assert_eq!(log.count("requests use it"), 1);
+
+    let troubles = log.count("lost redis");
+    redis.kill();
+    while desk.store.health().connected {
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(log.count("lost redis"), troubles + 1);
+    redis.restart();
+    until_answered(&desk).await;
+    assert_eq!(log.count("connected to redis again"), troubles + 1);
 }
 
 #[tokio::test]

@@ -1,13 +1,10 @@
 //! What a process holds for current without asking, and when it stops to.
 
 use std::fmt::Write as _;
-use std::io;
 
-use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
-use tracing::Level;
-use tracing::subscriber::{DefaultGuard, set_default};
 
+use super::log::Log;
 use super::proxy::{Mood, Proxy};
 use super::*;
 use crate::epoch::Stamp;
@@ -328,38 +325,6 @@ async fn a_server_that_will_not_tell_is_polled() {
             .await
             .unwrap()
     );
-}
-
-/// What has been logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    /// Begins to log what this thread does.
-    fn begin(&self) -> DefaultGuard {
-        let writer = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(Level::INFO)
-            .with_writer(move || writer.clone())
-            .finish();
-        set_default(subscriber)
-    }
-
-    fn count(&self, text: &str) -> usize {
-        String::from_utf8_lossy(&self.0.lock())
-            .matches(text)
-            .count()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.lock().write(line)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[tokio::test]

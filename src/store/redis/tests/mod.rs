@@ -8,6 +8,7 @@ mod compression;
 mod damage;
 mod faults;
 mod invalidation;
+mod log;
 mod mirror;
 mod proxy;
 mod seal;

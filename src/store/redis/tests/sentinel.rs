@@ -115,6 +115,8 @@ async fn a_former_primary_that_still_answers_is_read_from_for_a_lease_at_most() 
     let url = format!("redis+sentinel://{hosts}/cache");
     let builder = RedisStore::builder(&url).check_interval(Duration::from_secs(60));
     let desk = Desk::of(builder.connect().await.unwrap());
+    let waits = LEASE + Duration::from_secs(1);
+    assert_eq!(desk.store.staleness(), waits, "it might be polled as well");
     let sample = desk.sample("/a");
     desk.fill(&sample, &[]).await;
     let stamp = held(&desk).await;
@@ -182,6 +184,27 @@ async fn once_one_connection_has_followed_no_other_is_asked_at_the_former_primar
     .await;
     let confirmed = desk.store.confirm(&desk.namespace, &stamp).await;
     assert!(!confirmed.unwrap(), "the former primary would say so");
+}
+
+#[tokio::test]
+async fn sentinels_are_given_their_password_and_take_no_more_than_they_have_to() {
+    let server = RedisServer::start();
+    for login in [
+        "requirepass s3cret",
+        "user default on >s3cret -@all +ping +sentinel|get-master-addr-by-name",
+    ] {
+        let sentinel = Sentinel::with_config(&server.port().to_string(), 1, login);
+        let connect = async |password| {
+            let builder = patient(&sentinel.url()).sentinel_password(password);
+            builder.connect().await
+        };
+        let desk = Desk::of(connect("s3cret").await.unwrap());
+        desk.fill(&desk.sample("/a"), &[]).await;
+        held(&desk).await;
+        let error = connect("other").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(RedisStore::connect(&sentinel.url()).await.is_err());
+    }
 }
 
 #[tokio::test]

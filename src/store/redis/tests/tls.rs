@@ -162,6 +162,26 @@ async fn a_server_that_asks_who_we_are_is_shown_our_certificate() {
     refusal(builder()).await;
 }
 
+#[test]
+fn certificates_for_a_server_without_tls_are_refused() {
+    for url in [
+        "redis://localhost",
+        "redis+cluster://localhost",
+        "redis+sentinel://localhost/cache",
+        "redis+unix:///redis.sock",
+    ] {
+        let builder = || RedisStore::builder(url);
+        for builder in [
+            builder().tls_roots("any"),
+            builder().tls_identity("any", "any"),
+        ] {
+            let error = builder.connect_lazily().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains("not one of TLS"), "{error}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_certificate_or_key_is_refused_and_not_shown() {
     let guarded = Guarded::start("no");
