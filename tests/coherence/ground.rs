@@ -1,20 +1,19 @@
 //! What happens to a cluster.
 
-use std::fmt;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::faults::Scene;
 use crate::redis_cluster::RedisCluster;
 
-/// A cluster to which things happen, and how often each did.
+/// A cluster to which things happen.
 pub(crate) struct Ground {
     cluster: RedisCluster,
-    counts: [(Shift, u32); 4],
     random: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Shift {
+pub(crate) enum Shift {
     /// The slot of something that is held moves to another primary, in steps.
     Moved,
     /// A primary lets its replica take its place.
@@ -27,57 +26,7 @@ enum Shift {
 
 impl Ground {
     pub(crate) fn under(cluster: RedisCluster) -> Self {
-        let shifts = [
-            Shift::Moved,
-            Shift::HandedOver,
-            Shift::Killed,
-            Shift::Frozen,
-        ];
-        Self {
-            cluster,
-            counts: shifts.map(|shift| (shift, 0)),
-            random: 7,
-        }
-    }
-
-    /// Lets one thing after the other happen, with a pause after each.
-    pub(crate) fn quake(&mut self, time: Duration) {
-        const PAUSE: Duration = Duration::from_millis(300);
-        let began = Instant::now();
-        let kinds = self.counts.len();
-        for number in 0.. {
-            sleep(PAUSE);
-            if began.elapsed() > time {
-                return;
-            }
-            self.shift(number % kinds);
-        }
-    }
-
-    fn shift(&mut self, kind: usize) {
-        let (shift, count) = &mut self.counts[kind];
-        *count += 1;
-        let shift = *shift;
-        let slot = u16::try_from(self.below(16_384)).unwrap();
-        let primary = self.cluster.owner(slot);
-        match shift {
-            Shift::Moved => (0..10).for_each(|_| self.move_something()),
-            Shift::HandedOver => {
-                let replica = self.cluster.replica(primary);
-                self.cluster.fail_over(replica);
-            }
-            Shift::Killed => {
-                self.cluster.kill(primary);
-                sleep(Duration::from_millis(2500));
-                self.cluster.restart(primary);
-            }
-            Shift::Frozen => {
-                self.cluster.freeze(primary);
-                sleep(Duration::from_millis(2500));
-                self.cluster.thaw(primary);
-            }
-        }
-        self.cluster.until_replicated();
+        Self { cluster, random: 7 }
     }
 
     fn move_something(&mut self) {
@@ -111,10 +60,37 @@ impl Ground {
     }
 }
 
-impl fmt::Display for Ground {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = self.counts.iter();
-        let counts: Vec<_> = counts.map(|(shift, n)| format!("{shift:?} {n}")).collect();
-        write!(f, "faults: {}", counts.join(", "))
+impl Scene for Ground {
+    type Fault = Shift;
+
+    const FAULTS: [Shift; 4] = [
+        Shift::Moved,
+        Shift::HandedOver,
+        Shift::Killed,
+        Shift::Frozen,
+    ];
+    const PAUSE: Duration = Duration::from_millis(300);
+
+    fn strike(&mut self, shift: Shift, _round: usize) {
+        let slot = u16::try_from(self.below(16_384)).unwrap();
+        let primary = self.cluster.owner(slot);
+        match shift {
+            Shift::Moved => (0..10).for_each(|_| self.move_something()),
+            Shift::HandedOver => {
+                let replica = self.cluster.replica(primary);
+                self.cluster.fail_over(replica);
+            }
+            Shift::Killed => {
+                self.cluster.kill(primary);
+                sleep(Duration::from_millis(2500));
+                self.cluster.restart(primary);
+            }
+            Shift::Frozen => {
+                self.cluster.freeze(primary);
+                sleep(Duration::from_millis(2500));
+                self.cluster.thaw(primary);
+            }
+        }
+        self.cluster.until_replicated();
     }
 }

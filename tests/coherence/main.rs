@@ -19,6 +19,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod faults;
 mod ground;
 mod history;
 mod process;
@@ -35,10 +36,10 @@ mod succession;
 mod weather;
 
 use std::env;
-use std::io::{Write, stdout};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use self::faults::{Scene, rage};
 use self::ground::Ground;
 use self::history::{History, Report};
 use self::process::ORDERS;
@@ -54,30 +55,32 @@ const PROCESSES: usize = 3;
 fn no_process_serves_what_is_invalidated() {
     let server = RedisServer::start();
     let url = server.url();
-    let mut weather = Weather::over(server);
-    let report = observe(&url, 6, |time| weather.rage(time));
-    writeln!(stdout(), "{weather}\n{report}").unwrap();
-    assert_sound(&report);
+    assert_coherent(&url, 6, Weather::over(server));
 }
 
 #[test]
 fn no_process_serves_what_is_invalidated_in_a_cluster() {
     let cluster = RedisCluster::start();
     let url = cluster.url();
-    let mut ground = Ground::under(cluster);
-    let report = observe(&url, 12, |time| ground.quake(time));
-    writeln!(stdout(), "{ground}\n{report}").unwrap();
-    assert_sound(&report);
+    assert_coherent(&url, 12, Ground::under(cluster));
 }
 
 #[test]
 fn no_process_serves_what_is_invalidated_behind_sentinels() {
     let set = RedisSentinels::start(2, 3);
     let url = set.url();
-    let mut succession = Succession::of(set);
-    let report = observe(&url, 15, |time| succession.proceed(time));
-    writeln!(stdout(), "{succession}\n{report}").unwrap();
-    assert_sound(&report);
+    assert_coherent(&url, 15, Succession::of(set));
+}
+
+/// Makes sure that no process sees what it must not while things happen to what holds the cache.
+#[expect(clippy::print_stdout, reason = "what was seen is of interest, too")]
+fn assert_coherent(cache: &str, seconds: u64, mut scene: impl Scene) {
+    let mut faults = String::new();
+    let report = observe(cache, seconds, |time| faults = rage(&mut scene, time));
+    println!("{faults}\n{report}");
+    assert_eq!(report.violations, [""; 0]);
+    assert!(report.hits > report.responses / 4, "the caches are used");
+    assert!(report.applied > 0, "and invalidated");
 }
 
 /// Lets processes use a cache for some seconds while something happens to it, and returns what they
@@ -108,12 +111,6 @@ fn observe(cache: &str, seconds: u64, happen: impl FnOnce(Duration)) -> Report {
     }
 
     History::read(&logs).check()
-}
-
-fn assert_sound(report: &Report) {
-    assert_eq!(report.violations, [""; 0]);
-    assert!(report.hits > report.responses / 4, "the caches are used");
-    assert!(report.applied > 0, "and invalidated");
 }
 
 #[test]

@@ -1,19 +1,18 @@
 //! What happens to servers that Sentinels watch.
 
-use std::fmt;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::faults::Scene;
 use crate::redis_sentinels::RedisSentinels;
 
-/// Servers of which one after the other is the primary, and how often it came about in which way.
+/// Servers of which one after the other is the primary.
 pub(crate) struct Succession {
     set: RedisSentinels,
-    counts: [(Turn, u32); 4],
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Turn {
+pub(crate) enum Turn {
     /// All connections to the primary are closed.
     CutOff,
     /// The primary hands over to a replica.
@@ -26,32 +25,19 @@ enum Turn {
 
 impl Succession {
     pub(crate) fn of(set: RedisSentinels) -> Self {
-        let turns = [Turn::CutOff, Turn::Killed, Turn::Frozen, Turn::HandedOver];
-        Self {
-            set,
-            counts: turns.map(|turn| (turn, 0)),
-        }
+        Self { set }
     }
+}
 
-    /// Lets one thing after the other happen, with a pause after each.
-    pub(crate) fn proceed(&mut self, time: Duration) {
-        const PAUSE: Duration = Duration::from_millis(700);
-        let began = Instant::now();
-        let kinds = self.counts.len();
-        for number in 0.. {
-            sleep(PAUSE);
-            if began.elapsed() > time {
-                return;
-            }
-            self.turn(number % kinds);
-        }
-    }
+impl Scene for Succession {
+    type Fault = Turn;
 
-    fn turn(&mut self, kind: usize) {
+    const FAULTS: [Turn; 4] = [Turn::CutOff, Turn::Killed, Turn::Frozen, Turn::HandedOver];
+    const PAUSE: Duration = Duration::from_millis(700);
+
+    fn strike(&mut self, turn: Turn, _round: usize) {
         /// Longer than a lease: who still believes a former primary then would be seen to.
         const AFTERWARDS: Duration = Duration::from_millis(2500);
-        let (turn, count) = &mut self.counts[kind];
-        *count += 1;
         let set = &mut self.set;
         let primary = set.primary();
         match turn {
@@ -82,13 +68,5 @@ impl Succession {
             }
         }
         set.until_watched();
-    }
-}
-
-impl fmt::Display for Succession {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = self.counts.iter();
-        let counts: Vec<_> = counts.map(|(turn, n)| format!("{turn:?} {n}")).collect();
-        write!(f, "faults: {}", counts.join(", "))
     }
 }

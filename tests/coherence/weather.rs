@@ -1,19 +1,18 @@
 //! What happens to a server.
 
-use std::fmt;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::faults::Scene;
 use crate::redis_server::RedisServer;
 
-/// A server to which things happen, and how often each did.
+/// A server to which things happen.
 pub(crate) struct Weather {
     redis: RedisServer,
-    counts: [(Fault, u32); 4],
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Fault {
+pub(crate) enum Fault {
     /// It ends at once, and begins anew without what it held.
     Killed,
     /// It stands still, for longer or shorter than a lease.
@@ -26,32 +25,19 @@ enum Fault {
 
 impl Weather {
     pub(crate) fn over(redis: RedisServer) -> Self {
-        let faults = [Fault::Untold, Fault::CutOff, Fault::Frozen, Fault::Killed];
-        Self {
-            redis,
-            counts: faults.map(|fault| (fault, 0)),
-        }
+        Self { redis }
     }
+}
 
-    /// Lets one thing after the other happen, with a pause after each.
-    pub(crate) fn rage(&mut self, time: Duration) {
-        const PAUSE: Duration = Duration::from_millis(700);
-        let began = Instant::now();
-        let kinds = self.counts.len();
-        for number in 0.. {
-            sleep(PAUSE);
-            if began.elapsed() + PAUSE > time {
-                return;
-            }
-            self.strike(number % kinds, number / kinds);
-        }
-    }
+impl Scene for Weather {
+    type Fault = Fault;
 
-    fn strike(&mut self, kind: usize, round: usize) {
+    const FAULTS: [Fault; 4] = [Fault::Untold, Fault::CutOff, Fault::Frozen, Fault::Killed];
+    const PAUSE: Duration = Duration::from_millis(700);
+
+    fn strike(&mut self, fault: Fault, round: usize) {
         /// How long it lasts, in turn; a lease is 2 s.
         const MILLIS: [u64; 3] = [300, 1200, 2600];
-        let (fault, count) = &mut self.counts[kind];
-        *count += 1;
         let span = Duration::from_millis(MILLIS[round % MILLIS.len()]);
         match fault {
             Fault::Killed => {
@@ -74,13 +60,5 @@ impl Weather {
                 }
             }
         }
-    }
-}
-
-impl fmt::Display for Weather {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = self.counts.iter();
-        let counts: Vec<_> = counts.map(|(fault, n)| format!("{fault:?} {n}")).collect();
-        write!(f, "faults: {}", counts.join(", "))
     }
 }

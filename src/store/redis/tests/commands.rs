@@ -16,10 +16,16 @@ struct Counted {
 
 impl Counted {
     async fn new() -> Self {
+        Self::with(Mirroring::Tracking).await
+    }
+
+    async fn with(mirroring: Mirroring) -> Self {
         let redis = RedisServer::start();
         let proxy = Proxy::before(&redis).await;
         // Nothing else is asked meanwhile.
-        let builder = RedisStore::builder(&proxy.url()).check_interval(Duration::from_secs(60));
+        let builder = RedisStore::builder(&proxy.url())
+            .check_interval(Duration::from_secs(60))
+            .mirroring(mirroring);
         let desk = Desk::of(builder.connect().await.unwrap());
         // The first capture renews epochs; those that follow are like most.
         desk.capture(&[desk.tag("first")]).await.unwrap();
@@ -28,31 +34,31 @@ impl Counted {
 
     /// Makes sure that an operation takes so many round trips and these commands.
     async fn costs<T>(&self, call: impl Future<Output = T>, trips: usize, commands: &str) -> T {
+        let (value, counts, taken) = self.counts(call).await;
+        let counts = counts
+            .iter()
+            .map(|(name, count)| format!("{count} {name}"))
+            .collect::<Vec<_>>();
+        assert_eq!(counts.join(", "), commands);
+        assert_eq!(taken, trips, "round trips for {commands}");
+        value
+    }
+
+    /// Counts the commands that are carried out meanwhile, and the round trips.
+    async fn counts<T>(
+        &self,
+        call: impl Future<Output = T>,
+    ) -> (T, BTreeMap<String, usize>, usize) {
         self.proxy.take_requests();
         self.redis.command(&["CONFIG", "RESETSTAT"]);
         let value = call.await;
         let statistics = self.redis.command(&["INFO", "commandstats"]);
-        let mut counts = BTreeMap::new();
-        for line in statistics.lines() {
-            if let Some((name, rest)) = line
-                .strip_prefix("cmdstat_")
-                .and_then(|line| line.split_once(":calls="))
-                && !name.starts_with("config")
-            {
-                counts.insert(name, rest.split(',').next().unwrap());
-            }
-        }
-        let counts: Vec<_> = counts
-            .iter()
-            .map(|(name, count)| format!("{count} {name}"))
-            .collect();
-        assert_eq!(counts.join(", "), commands);
-        assert_eq!(
-            self.proxy.take_requests(),
-            trips,
-            "round trips for {commands}"
-        );
-        value
+        let counts = statistics.lines().filter_map(|line| {
+            let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            let count = rest.split(',').next()?.parse().ok()?;
+            (!name.starts_with("config")).then(|| (name.to_owned(), count))
+        });
+        (value, counts.collect(), self.proxy.take_requests())
     }
 }
 
@@ -99,6 +105,54 @@ async fn a_hit_asks_for_no_epoch_that_is_mirrored() {
     }
     desk.invalidate(&[desk.tag("t")]).await.unwrap();
     assert!(matches!(desk.outcome(&sample).await, Outcome::Invalidated));
+}
+
+#[tokio::test]
+async fn epochs_that_are_mirrored_cost_nothing_and_others_one_round_trip() {
+    let mirroring = Mirroring::Poll {
+        max_staleness: Duration::from_secs(60),
+    };
+    let counted = Counted::with(mirroring).await;
+    let desk = &counted.desk;
+    let [mirrored, other] = ["/a", "/b"].map(|path| desk.sample(path));
+    let mut stamps = Vec::new();
+    for sample in [&mirrored, &other] {
+        stamps.push(desk.capture(&sample.scopes()).await.unwrap().stamp);
+        desk.fill(sample, &[]).await;
+    }
+    let confirm = async |stamp| desk.store.confirm(&desk.namespace, stamp).await.unwrap();
+    while !desk.store.vouches_for(&stamps[0]) {
+        assert!(confirm(&stamps[0]).await);
+    }
+    counted
+        .costs(async { desk.store.vouches_for(&stamps[0]) }, 0, "")
+        .await;
+    counted
+        .costs(desk.body(&mirrored), 1, "1 mget")
+        .await
+        .unwrap();
+    assert!(!desk.store.vouches_for(&stamps[1]));
+    // The deletion of nothing shows that the server still takes writes.
+    let cost = "1 del, 3 get";
+    assert!(counted.costs(confirm(&stamps[1]), 1, cost).await);
+    assert!(desk.store.vouches_for(&stamps[1]));
+}
+
+#[tokio::test]
+async fn the_server_is_asked_twice_a_second_whether_it_would_tell() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let stamp = desk.capture(&desk.sample("/a").scopes()).await.unwrap();
+    while !desk.store.vouches_for(&stamp.stamp) {
+        let confirmed = desk.store.confirm(&desk.namespace, &stamp.stamp).await;
+        assert!(confirmed.unwrap());
+    }
+    // Real time, which the server's silence is measured in.
+    let ((), counts, _) = counted.counts(sleep(Duration::from_millis(1750))).await;
+    let names: Vec<&str> = counts.keys().map(String::as_str).collect();
+    assert_eq!(names, ["client|tracking", "del"]);
+    let mut beats = counts.values();
+    assert!(beats.all(|beats| (2..=4).contains(beats)), "{counts:?}");
 }
 
 #[tokio::test]
@@ -186,8 +240,14 @@ async fn a_capture_is_one_round_trip_and_one_in_32_asks_how_old_epochs_are() {
         .costs(desk.capture(&scopes), 1, "3 get, 3 pttl, 3 set")
         .await
         .unwrap();
+    for _ in 0..31 {
+        desk.capture(&scopes).await.unwrap();
+    }
+    // One of them has lived for more than half of its time.
+    let name = layout::epoch(&desk.namespace, scopes[0]).to_string();
+    counted.redis.command(&["PEXPIRE", &name, "3600000"]);
     counted
-        .costs(desk.capture(&scopes), 1, "3 get, 3 set")
+        .costs(desk.capture(&scopes), 2, "3 get, 1 pexpire, 3 pttl, 3 set")
         .await
         .unwrap();
 }
@@ -228,6 +288,22 @@ async fn a_claim_goes_along_with_the_capture_and_is_released_by_one_command() {
         sleep(Duration::from_millis(50)).await;
     };
     counted.costs(release, 1, "1 del").await;
+}
+
+#[tokio::test]
+async fn an_uncacheable_answer_is_told_by_one_command() {
+    let counted = Counted::new().await;
+    let desk = &counted.desk;
+    let (_, claim) = desk.claim(&desk.sample("/a"), None).await.unwrap();
+    let Claim::Granted(lock) = claim else {
+        panic!("{claim:?}");
+    };
+    let tell = async {
+        lock.uncacheable();
+        // A task does it.
+        sleep(Duration::from_millis(50)).await;
+    };
+    counted.costs(tell, 1, "1 set").await;
 }
 
 #[tokio::test]
