@@ -167,7 +167,7 @@ async fn invalidating_many(ratios: &mut Ratios) {
         let scopes: Vec<_> = tags.chain([path]).collect();
         let kept = redis.put(Fill {
             captured: redis.capture(&namespace, &scopes).await.expect("epochs"),
-            response: StoredResponse::sample(&request, response, &clock),
+            response: Arc::new(StoredResponse::sample(&request, response, &clock)),
             late: Default::default(),
             retain: Duration::from_secs(3600),
             tier: None,

@@ -21,7 +21,7 @@ use crate::semantics::freshness::{Basis, Reading, Terms};
 use crate::semantics::groups;
 use crate::semantics::grpc;
 use crate::semantics::range::ContentRange;
-use crate::semantics::storing::{Arrival, stored_fields};
+use crate::semantics::storing::{Arrival, keep_storable};
 use crate::semantics::targeted::Binding;
 use crate::semantics::vary::Vary;
 
@@ -97,12 +97,13 @@ impl Exchange {
 
         let retain = self.retention(&head.headers, &terms);
         let tag = self.address_clients(head, &terms);
-        let fields = stored_fields(&head.headers, &binding.directives, arrival.response_time);
+        let mut fields = respond::prepared(&head.headers);
+        keep_storable(&mut fields, &binding.directives, arrival.response_time);
         let variant = Variant::of(&head.headers, request, policy.normalise_vary);
         Ok(Admission {
             key: self.key_of(&fields),
             status: head.status,
-            fields: respond::prepared(fields),
+            fields,
             variant,
             terms,
             late,

@@ -20,6 +20,7 @@ use super::refresh::Refreshing;
 use super::request::Facts;
 use super::respond::{self, Content};
 use super::{Engine, Forward, forward, partial};
+use crate::entry::packing::packed;
 use crate::entry::said::Said;
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, Stamp};
@@ -34,7 +35,7 @@ use crate::semantics::etag;
 use crate::semantics::freshness::Terms;
 use crate::semantics::grpc;
 use crate::semantics::reuse::{self, Reuse};
-use crate::store::{Fill, Kept};
+use crate::store::{BoxFuture, Fill, Kept};
 
 /// How long what nobody waits for any more is read for the store.
 pub(crate) const LONGEST_FETCH: Duration = Duration::from_secs(30);
@@ -52,8 +53,8 @@ pub(crate) struct Recorder {
 struct Recording {
     engine: Arc<Engine>,
     route: Option<Arc<Route>>,
-    /// The response without its body.
-    draft: StoredResponse,
+    /// The response, without its body until that is whole.
+    draft: Arc<StoredResponse>,
     /// What the client asked with, and why it was forwarded.
     client: HeaderMap,
     facts: Facts,
@@ -83,7 +84,7 @@ impl Recorder {
         }
         let exchange = forward.exchange;
         let now = exchange.engine.options.clock.now();
-        let draft = StoredResponse {
+        let draft = Arc::new(StoredResponse {
             key: admission.key,
             variant: admission.variant,
             status: admission.status,
@@ -95,7 +96,7 @@ impl Recorder {
             stamp: Stamp::default(),
             said: Said::default(),
             fields: admission.fields,
-        };
+        });
         Self {
             recording: Some(Box::new(Recording {
                 route: exchange.route,
@@ -153,8 +154,8 @@ impl Recorder {
         let keep = most(ahead.first());
         let flight = recording.aboard.lead.as_ref().map(Lead::flight);
         // With tags of its own they wait for the store, and not for the client that came first.
-        let draft = (flight.is_some() && recording.late.is_empty())
-            .then(|| Arc::new(recording.draft.clone()));
+        let draft =
+            (flight.is_some() && recording.late.is_empty()).then(|| Arc::clone(&recording.draft));
         let in_a_hurry = flight.is_some() && draft.is_none();
         let to_finish = Arc::clone(&engine);
         let wait = engine.options.collapse_wait;
@@ -172,41 +173,21 @@ impl Recorder {
     /// Answers with a response that is whole, and stores it.
     fn answer_whole(
         mut self,
-        mut head: Parts,
+        head: Parts,
         body: Bytes,
         trailers: Option<HeaderMap>,
     ) -> Response<Content> {
-        let Some(recording) = self
+        let Some(mut recording) = self
             .recording
             .take_if(|held| length(&body) <= held.max_body)
         else {
             self.refuse(Refusal::BodyTooLarge);
             return Response::from_parts(head, Content::whole(body, trailers));
         };
-        let (engine, why) = (Arc::clone(&recording.engine), recording.why);
-        let (facts, client) = (recording.facts.clone(), recording.client.clone());
-        let is_stored = recording.captured.is_some();
-        let collapsed = recording.collapsed;
-        let stored = recording.complete(body, trailers);
-        if respond::is_unmodified(&engine, &stored, &client, &facts) {
-            let handling = Handling::Forwarded {
-                why: forward::fwd(why),
-                status: Some(stored.status),
-                stored: is_stored,
-                collapsed,
-            };
-            let mut response = respond::not_modified(&stored);
-            let (key, detail) = (Some(&stored.key), forward::detail(why));
-            engine.sign(response.headers_mut(), key, handling, None, detail);
-            return response;
-        }
-        // What the hits will say of the body.
-        for name in [ETAG, CONTENT_LENGTH] {
-            if let Some(value) = stored.fields.get(&name) {
-                head.headers.insert(name, value.clone());
-            }
-        }
-        Response::from_parts(head, respond::content(&stored))
+        let verdict = recording.complete(body, trailers);
+        let response = recording.answer(head);
+        recording.settle(verdict);
+        response
     }
 
     fn refuse(&mut self, refusal: Refusal) {
@@ -225,8 +206,9 @@ impl Drop for Recorder {
 
 impl Tap for Recorder {
     fn end(mut self: Box<Self>, body: Bytes, trailers: Option<HeaderMap>) {
-        if let Some(recording) = self.recording.take() {
-            recording.complete(body, trailers);
+        if let Some(mut recording) = self.recording.take() {
+            let verdict = recording.complete(body, trailers);
+            recording.settle(verdict);
         }
     }
 
@@ -240,22 +222,22 @@ impl Tap for Recorder {
 }
 
 impl Recording {
-    /// Gives the whole response to the store and to those who wait for it, unless it is not as long
-    /// as it announced.
-    fn complete(mut self, body: Bytes, trailers: Option<HeaderMap>) -> StoredResponse {
-        let counters = self.engine.counters(self.route.as_deref());
-        let mut response = self.draft;
+    /// Makes the response whole.
+    ///
+    /// # Errors
+    ///
+    /// Returns why nobody else may have it.
+    fn complete(&mut self, body: Bytes, trailers: Option<HeaderMap>) -> Result<(), Refusal> {
+        let response = Arc::make_mut(&mut self.draft);
         let arrived = length(&body);
         response.body = body;
-        response.trailers = trailers;
+        response.trailers = trailers.as_ref().map(packed);
         if self.facts.is_grpc_unary() {
             if !grpc::is_result(&response.body, response.trailers.as_ref()) {
-                counters.refused(Refusal::Grpc, &response.key);
-                self.aboard.refused(&self.engine, true);
-                return response;
+                return Err(Refusal::Grpc);
             }
         } else {
-            announce_content(&mut response);
+            announce_content(response);
         }
         if self.tag {
             let digest = blake3::hash(&response.body);
@@ -264,36 +246,66 @@ impl Recording {
                 .insert(ETAG, etag::strong_from_digest(digest.as_bytes()));
             response.tagged = Tagged::ByCache;
         }
-        if self.announced.is_some_and(|announced| announced != arrived) {
-            counters.refused(Refusal::Incomplete, &response.key);
+        match self.announced {
+            Some(announced) if announced != arrived => Err(Refusal::Incomplete),
+            _ => Ok(()),
+        }
+    }
+
+    /// Answers the client with the response, which is whole.
+    fn answer(&self, mut head: Parts) -> Response<Content> {
+        let (engine, stored, why) = (&self.engine, &*self.draft, self.why);
+        if respond::is_unmodified(engine, stored, &self.client, &self.facts) {
+            let handling = Handling::Forwarded {
+                why: forward::fwd(why),
+                status: Some(stored.status),
+                stored: self.captured.is_some(),
+                collapsed: self.collapsed,
+            };
+            let mut response = respond::not_modified(stored);
+            let (key, detail) = (Some(&stored.key), forward::detail(why));
+            engine.sign(response.headers_mut(), key, handling, None, detail);
             return response;
         }
-        let whole = match response.status {
-            StatusCode::PARTIAL_CONTENT => {
-                self.late
-                    .extend(self.part.iter().flat_map(|part| forward::tags_of(part)));
-                partial::joined(self.part.as_deref(), response.clone())
-            }
-            _ => response.clone(),
-        };
-        match self.captured {
-            Some(captured) => {
-                let engine = Arc::clone(&self.engine);
-                engine.keep(
-                    self.route,
-                    whole,
-                    self.retain,
-                    captured,
-                    self.late,
-                    self.aboard,
-                );
-            }
-            None => {
-                counters.refused(Refusal::StoreError, &response.key);
-                self.aboard.land(&whole, false);
+        // What the hits will say of the body.
+        for name in [ETAG, CONTENT_LENGTH] {
+            if let Some(value) = stored.fields.get(&name) {
+                head.headers.insert(name, value.clone());
             }
         }
-        response
+        Response::from_parts(head, respond::content(stored))
+    }
+
+    /// Gives the response to the store and to those who wait for it, unless there is a verdict
+    /// against that.
+    fn settle(mut self: Box<Self>, verdict: Result<(), Refusal>) {
+        let counters = self.engine.counters(self.route.as_deref());
+        if let Err(refusal) = verdict {
+            counters.refused(refusal, &self.draft.key);
+            if refusal == Refusal::Grpc {
+                self.aboard.refused(&self.engine, true);
+            }
+            return;
+        }
+        if self.draft.status == StatusCode::PARTIAL_CONTENT {
+            self.late
+                .extend(self.part.iter().flat_map(|part| forward::tags_of(part)));
+            let arrived = Arc::unwrap_or_clone(self.draft);
+            self.draft = Arc::new(partial::joined(self.part.as_deref(), arrived));
+        }
+        let Some(captured) = self.captured else {
+            counters.refused(Refusal::StoreError, &self.draft.key);
+            self.aboard.land(&self.draft, false);
+            return;
+        };
+        self.engine.keep(
+            self.route,
+            self.draft,
+            self.retain,
+            captured,
+            self.late,
+            self.aboard,
+        );
     }
 }
 
@@ -313,12 +325,12 @@ impl Aboard {
 
     /// Gives those who wait the response, unless they have it, or had better ask the store, which
     /// has tags to look after.
-    pub(super) fn land(&self, response: &StoredResponse, late: bool) {
+    pub(super) fn land(&self, response: &Arc<StoredResponse>, late: bool) {
         if let Some(lead) = &self.lead
             && !late
             && !lead.has_ended()
         {
-            lead.land(Landing::Response(Arc::new(response.clone()), None));
+            lead.land(Landing::Response(Arc::clone(response), None));
         }
     }
 
@@ -350,7 +362,7 @@ impl Engine {
     pub(super) fn keep(
         self: &Arc<Self>,
         route: Option<Arc<Route>>,
-        response: StoredResponse,
+        response: Arc<StoredResponse>,
         retain: Duration,
         captured: Captured,
         late: SmallVec<[Scope; 2]>,
@@ -371,7 +383,7 @@ impl Engine {
         let key = fill.response.key.clone();
         let span = tracing::debug_span!("cache_store", ?key);
         let store = async move {
-            let kept = engine.put(&key, fill).await;
+            let kept = engine.given(&key, engine.store.put(fill)).await;
             let counters = engine.counters(route.as_deref());
             match kept {
                 Ok(Kept::Stored) => {
@@ -393,9 +405,12 @@ impl Engine {
         self.tasks.finish(store.instrument(span));
     }
 
-    /// Stores a response; where that takes time, look-ups of its key wait.
-    async fn put(&self, key: &PrimaryKey, fill: Fill) -> Result<Kept, Error> {
-        let mut put = self.store.put(fill);
+    /// Waits for the store to take a response; where that takes time, look-ups of its key wait.
+    async fn given(
+        &self,
+        key: &PrimaryKey,
+        mut put: BoxFuture<'_, Result<Kept, Error>>,
+    ) -> Result<Kept, Error> {
         let mut being_stored = None;
         poll_fn(|cx| {
             let kept = put.as_mut().poll(cx);

@@ -224,9 +224,10 @@ impl Forward {
                 admission
                     .late
                     .extend(completed.iter().flat_map(|part| tags_of(part)));
-                if !head.headers.contains_key(DATE) {
-                    head.headers
-                        .insert(DATE, arrival.response_time.to_header_value());
+                if !head.headers.contains_key(DATE)
+                    && let Some(date) = admission.fields.get(DATE)
+                {
+                    head.headers.insert(DATE, date.clone());
                 }
                 self.drop_former(&admission);
                 let detail = match captured {
@@ -377,7 +378,7 @@ impl Forward {
         answer: &Parts,
         told: &Told,
         arrival: age::Exchange,
-    ) -> StoredResponse {
+    ) -> Arc<StoredResponse> {
         let exchange = &self.exchange;
         let (mut head, ()) = Response::new(()).into_parts();
         head.status = stored.status;
@@ -388,41 +389,43 @@ impl Forward {
             received: exchange.engine.options.clock.now(),
             ..StoredResponse::clone(stored)
         };
-        match exchange.admit(&self.client, &mut head, 0, told, arrival) {
-            Ok(admission) => {
-                renewed.key = admission.key;
-                renewed.fields = admission.fields;
-                renewed.terms = admission.terms;
-                renewed.variant = admission.variant;
-                exchange.counters().revalidated();
-                if !fill::is_of_use(&renewed.terms, renewed.terms.age(Duration::ZERO)) {
-                    self.ground(true);
-                }
-                let exchange = &self.exchange;
-                let aboard = Aboard::new(self.lead.take(), self.refreshing.take());
-                if let Some(captured) = self.captured.take() {
-                    let mut late = admission.late;
-                    // The answer need not repeat the tags that the handler gave the content.
-                    late.extend(tags_of(stored));
-                    exchange.engine.keep(
-                        exchange.route.clone(),
-                        renewed.clone(),
-                        admission.retain,
-                        captured,
-                        late,
-                        aboard,
-                    );
-                } else {
-                    aboard.land(&renewed, false);
-                }
-            }
+        let admission = match exchange.admit(&self.client, &mut head, 0, told, arrival) {
+            Ok(admission) => admission,
             Err(refusal) => {
                 exchange.counters().refused(refusal, &exchange.key);
                 if !concerns_requester(refusal) {
                     exchange.engine.discard(stored);
                 }
                 self.refuse_others(renewed.status, refusal);
+                return Arc::new(renewed);
             }
+        };
+        renewed.key = admission.key;
+        renewed.fields = admission.fields;
+        renewed.terms = admission.terms;
+        renewed.variant = admission.variant;
+        let renewed = Arc::new(renewed);
+        exchange.counters().revalidated();
+        if !fill::is_of_use(&renewed.terms, renewed.terms.age(Duration::ZERO)) {
+            self.ground(true);
+        }
+        let exchange = &self.exchange;
+        let aboard = Aboard::new(self.lead.take(), self.refreshing.take());
+        match self.captured.take() {
+            Some(captured) => {
+                let mut late = admission.late;
+                // The answer need not repeat the tags that the handler gave the content.
+                late.extend(tags_of(stored));
+                exchange.engine.keep(
+                    exchange.route.clone(),
+                    Arc::clone(&renewed),
+                    admission.retain,
+                    captured,
+                    late,
+                    aboard,
+                );
+            }
+            None => aboard.land(&renewed, false),
         }
         renewed
     }

@@ -18,6 +18,7 @@ use super::decide::Service;
 use super::partial::{self, Portion};
 use super::request::Facts;
 use crate::entry::StoredResponse;
+use crate::entry::packing::Packing;
 use crate::entry::said::{Moment, Words};
 use crate::flight::along::{BoxError, Source};
 use crate::key::PrimaryKey;
@@ -292,18 +293,25 @@ fn unsatisfiable(stored: &StoredResponse) -> Response<Content> {
     response
 }
 
-/// Gives fields that are to be stored places for what each answer adds, before all others: a hit
-/// clones them once, and finds the places without a search.
-pub(super) fn prepared(mut fields: HeaderMap) -> HeaderMap {
-    fields.remove(AGE);
-    let mut prepared = HeaderMap::with_capacity(fields.keys_len() + 2);
+/// Copies the fields of a response that is to be stored, with places before all others for what
+/// each answer adds: a hit clones them once, and finds the places without a search.
+pub(super) fn prepared(fields: &HeaderMap) -> HeaderMap {
+    /// The two places, a date, and what is said of the content: its length and its tag.
+    const MORE: usize = 5;
+    let mut packing = Packing::new(fields);
+    let mut prepared = HeaderMap::with_capacity(fields.keys_len() + MORE);
     prepared.insert(AGE, HeaderValue::from_static("0"));
-    let earlier = fields.get_all(CACHE_STATUS).iter().cloned();
-    prepared.extend(earlier.map(|status| (CACHE_STATUS, status)));
-    if fields.remove(CACHE_STATUS).is_none() {
-        prepared.insert(CACHE_STATUS, EMPTY);
+    let mut earlier = fields.get_all(CACHE_STATUS).iter();
+    let first = earlier.next().map(|status| packing.copy(status));
+    prepared.insert(CACHE_STATUS, first.unwrap_or(EMPTY));
+    for status in earlier {
+        prepared.append(CACHE_STATUS, packing.copy(status));
     }
-    prepared.extend(fields);
+    for (name, value) in fields {
+        if *name != AGE && *name != CACHE_STATUS {
+            prepared.append(name, packing.copy(value));
+        }
+    }
     prepared
 }
 

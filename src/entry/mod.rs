@@ -2,11 +2,13 @@
 //! its reuse and the epochs it stands under.
 
 pub(crate) mod codec;
+pub(crate) mod packing;
 pub(crate) mod said;
 #[cfg(any(test, feature = "test-util"))]
 mod sample;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -80,10 +82,11 @@ impl StoredResponse {
         &self.stamp
     }
 
-    /// Puts the response under these epochs, as a store does when it keeps it.
+    /// Puts the response under these epochs, as a store does when it keeps it. Copies it, but for
+    /// the body, if others have it too.
     #[must_use]
-    pub fn stamped(mut self, stamp: Stamp) -> Self {
-        self.stamp = stamp;
+    pub fn stamped(mut self: Arc<Self>, stamp: Stamp) -> Arc<Self> {
+        Arc::make_mut(&mut self).stamp = stamp;
         self
     }
 
@@ -108,8 +111,8 @@ impl StoredResponse {
 
     /// Returns the memory that it takes, in bytes: body, key, fields and an allowance for the rest.
     pub fn size(&self) -> usize {
-        /// The struct, the map's tables and the allocator's rounding.
-        const OVERHEAD: usize = 832;
+        /// The struct, what the bytes of body and values are held by, and the allocator's rounding.
+        const OVERHEAD: usize = 1200;
         [
             OVERHEAD,
             self.key.as_bytes().len(),
@@ -168,10 +171,15 @@ impl fmt::Debug for StoredResponse {
     }
 }
 
-/// Returns what the fields take, roughly: names, values and 128 bytes for each line, as measured.
+/// Returns what the fields take, roughly: the places of their table, taken or not, their names and
+/// values, and a little for each, as measured.
 fn fields_size(fields: &HeaderMap) -> usize {
-    const PER_LINE: usize = 128;
+    const PER_PLACE: usize = 112;
+    const PER_LINE: usize = 32;
     let size =
         |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + PER_LINE;
-    fields.iter().map(size).sum()
+    let lines: usize = fields.iter().map(size).sum();
+    // Further lines of one name have places of their own.
+    let places = fields.capacity().max(fields.len());
+    places.saturating_mul(PER_PLACE).saturating_add(lines)
 }

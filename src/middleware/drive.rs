@@ -212,13 +212,17 @@ where
     let mut is_ready = true;
     loop {
         forward.prepare(request.headers_mut(), again.is_some());
-        let call = async {
-            if !is_ready {
-                poll_fn(|cx| service.poll_ready(cx)).await?;
-            }
-            service.call(request).await
+        let answer = {
+            // Pinned here, lest what waits for it holds it twice.
+            let call = pin!(async {
+                if !is_ready {
+                    poll_fn(|cx| service.poll_ready(cx)).await?;
+                }
+                service.call(request).await
+            });
+            forward.bounded(call).await
         };
-        let response = match forward.bounded(call).await {
+        let response = match answer {
             Some(Ok(response)) => response,
             None => return Ok(forward.timed_out().map(ResponseBody::made)),
             Some(Err(error)) => {

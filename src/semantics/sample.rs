@@ -8,7 +8,7 @@ use super::age::Exchange;
 use super::cache_control::RequestDirectives;
 use super::freshness::{Reading, Terms};
 use super::reuse::{self, Reuse};
-use super::storing::{Arrival, stored_fields};
+use super::storing::{Arrival, keep_storable};
 use super::targeted::Binding;
 use super::vary::{Candidate, Nominated, NormalForm, Vary, select};
 
@@ -87,7 +87,9 @@ impl SampleExchange {
         };
         arrival.may_store().ok()?;
         let received = self.received.into();
-        Some(stored_fields(&self.response, &parsed.binding.directives, received).len())
+        let mut stored = self.response.clone();
+        keep_storable(&mut stored, &parsed.binding.directives, received);
+        Some(stored.len())
     }
 
     /// Decides whether the request may be answered by the response, stored for so long: reads the

@@ -119,24 +119,22 @@ fn is_understood(status: StatusCode) -> bool {
     )
 }
 
-/// Returns the fields a response is stored with (RFC 9111 §3.1): without those
-/// that end at this hop or that `private` names, and with a valid `Date`.
+/// Makes of a response's fields those it is stored with (RFC 9111 §3.1): without
+/// those that end at this hop or that `private` names, and with a valid `Date`.
 ///
 /// What a response says is read before: `Connection` may name any field.
-pub(crate) fn stored_fields(
-    headers: &HeaderMap,
+pub(crate) fn keep_storable(
+    fields: &mut HeaderMap,
     directives: &ResponseDirectives,
     date: HttpDate,
-) -> HeaderMap {
-    let mut stored = headers.clone();
-    fields::strip(&mut stored);
+) {
+    fields::strip(fields);
     for name in directives.private.fields() {
-        stored.remove(name);
+        fields.remove(name);
     }
-    if !matches!(HttpDate::of_field(&stored, &DATE, date), Ok(Some(_))) {
-        stored.insert(DATE, date.to_header_value());
+    if !matches!(HttpDate::of_field(fields, &DATE, date), Ok(Some(_))) {
+        fields.insert(DATE, date.to_header_value());
     }
-    stored
 }
 
 #[cfg(test)]
@@ -150,6 +148,16 @@ mod tests {
     const CREDENTIALS: Field = ("authorization", "Basic eDp5");
 
     type Field = (&'static str, &'static str);
+
+    fn stored_fields(
+        response: &HeaderMap,
+        directives: &ResponseDirectives,
+        date: HttpDate,
+    ) -> HeaderMap {
+        let mut stored = response.clone();
+        keep_storable(&mut stored, directives, date);
+        stored
+    }
 
     /// Judges a response to a request with these fields.
     fn judge(

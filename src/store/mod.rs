@@ -339,7 +339,7 @@ pub struct Fill {
     /// The namespace of the layer that stores.
     pub namespace: Namespace,
     /// The response. Its stamp is empty: the store completes it from the two fields below.
-    pub response: StoredResponse,
+    pub response: Arc<StoredResponse>,
     /// What [`Store::capture`] or [`Store::lookup`] returned before the handler ran.
     pub captured: Captured,
     /// Scopes that only the response names: its tags.

@@ -1,9 +1,14 @@
 //! What a store keeps: for how long, and as it was given.
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full};
+use parking_lot::Mutex;
 use tower_response_cache::{CacheLayer, MemoryStore, RedisStore, TieredStore};
 
 use crate::redis_server::RedisServer;
-use crate::support::{Answer, Cache, Origin, everywhere, settle, ttl};
+use crate::support::{Answer, Body, Cache, Origin, everywhere, response, settle, stream, ttl};
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -82,4 +87,41 @@ async fn a_response_that_was_damaged_in_redis_is_fetched_and_stored_again() {
     let again = cache.get("/a").await;
     assert_eq!(again.cache_status(), "hit; ttl=60");
     assert_eq!(again.text(), damaged.text());
+}
+
+#[tokio::test]
+async fn a_stored_response_keeps_nothing_of_the_memory_that_it_came_in() {
+    /// All of a response is in corners of a buffer, as if read from a connection.
+    fn body_in(buffer: &Bytes, at_hand: bool) -> Body {
+        let (data, trailers) = (buffer.slice(10..20), fields(buffer));
+        match at_hand {
+            true => Full::new(data)
+                .map_err(|never| match never {})
+                .with_trailers(async { Some(Ok(trailers)) })
+                .boxed_unsync(),
+            false => stream(vec![Ok(Frame::data(data)), Ok(Frame::trailers(trailers))]),
+        }
+    }
+
+    fn fields(buffer: &Bytes) -> HeaderMap {
+        let value = HeaderValue::from_maybe_shared(buffer.slice(..10));
+        HeaderMap::from_iter([(HeaderName::from_static("x-a"), value.unwrap())])
+    }
+
+    for at_hand in [true, false] {
+        let buffer = Bytes::from(vec![b'x'; 64 << 10]);
+        let mut made = response(&[], "").map(|_| body_in(&buffer, at_hand));
+        made.headers_mut().extend(fields(&buffer));
+        let made = Mutex::new(Some(made));
+        let origin = Origin::new(move |_| made.lock().take().unwrap());
+        let cache = Cache::new(&origin, everywhere(ttl(60)));
+        cache.get("/a").await;
+        settle().await;
+        let hit = cache.get("/a").await;
+        assert!(hit.cache_status().starts_with("hit"), "at hand: {at_hand}");
+        assert_eq!(hit.text(), "x".repeat(10));
+        assert_eq!(hit.headers["x-a"], "x".repeat(10));
+        assert_eq!(hit.trailers, Some(fields(&buffer)));
+        assert!(buffer.is_unique(), "at hand: {at_hand}");
+    }
 }

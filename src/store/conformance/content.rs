@@ -1,5 +1,6 @@
 //! Whether a response comes back as it was stored.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -72,7 +73,7 @@ pub(super) async fn the_terms_and_the_age_come_back(trial: Trial) {
         .field("vary", b"x-a, x-b");
     let captured = trial.capture(&sample.scopes()).await;
     let fill = trial.fill_of(&sample, captured, &[]);
-    let stored = fill.response.clone();
+    let stored = Arc::clone(&fill.response);
     super::within_limits(trial.store.put(fill)).await;
 
     let found = trial.response(&sample).await;

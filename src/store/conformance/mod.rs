@@ -171,7 +171,7 @@ impl Trial {
     fn fill_of(&self, sample: &Sample, captured: Captured, late: &[Scope]) -> Fill {
         Fill {
             namespace: self.namespace.clone(),
-            response: sample.response(&self.clock),
+            response: Arc::new(sample.response(&self.clock)),
             captured,
             late: late.into(),
             retain: Duration::from_secs(60),

@@ -113,7 +113,7 @@ impl MemoryStore {
             return Kept::Invalidated;
         };
         let expires = fill.clock.now() + fill.retain.min(LONGEST);
-        let response = Arc::new(fill.response.stamped(stamp));
+        let response = fill.response.stamped(stamp);
         let resident = Resident::new(response, standing, expires, expires);
         self.shelve(resident, &fill.clock)
     }
@@ -316,7 +316,7 @@ mod tests {
         fn put(&self, sample: &Sample, captured: Captured, late: &[Scope]) -> Kept {
             now(self.store.put(Fill {
                 namespace: self.namespace.clone(),
-                response: sample.response(&self.clock),
+                response: Arc::new(sample.response(&self.clock)),
                 captured,
                 late: late.into(),
                 retain: self.retain,

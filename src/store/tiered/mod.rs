@@ -211,7 +211,7 @@ impl TieredStore {
         }
         let (began, clock, retain) = (fill.clock.now(), fill.clock.clone(), fill.retain);
         let moment = self.memory.moment();
-        let copy = Arc::new(fill.response.clone().stamped(fill.captured.stamp.clone()));
+        let copy = Arc::clone(&fill.response).stamped(fill.captured.stamp.clone());
         // The epochs of the others only the second store learns.
         let comes_up = fill.tier.is_none() && fill.late.is_empty();
 
@@ -238,7 +238,7 @@ impl TieredStore {
         let Some(stamp) = stamp else {
             return Ok(Kept::Invalidated);
         };
-        let response = Arc::new(fill.response.stamped(stamp));
+        let response = fill.response.stamped(stamp);
         let kept = self.hold(&response, moment, began, fill.retain, &fill.clock);
         if kept == Kept::TooLarge {
             self.memory.supersede(&response);

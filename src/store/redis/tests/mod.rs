@@ -76,7 +76,7 @@ impl Desk {
     ) -> Result<Kept, Error> {
         let fill = Fill {
             namespace: self.namespace.clone(),
-            response: sample.response(&self.clock),
+            response: Arc::new(sample.response(&self.clock)),
             captured,
             late: late.into(),
             retain: Duration::from_secs(60),

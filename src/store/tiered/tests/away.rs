@@ -51,7 +51,7 @@ async fn what_took_long_to_arrive_is_kept_for_less() {
     desk.time.advance(SECOND);
     let fill = Fill {
         namespace: desk.namespace.clone(),
-        response,
+        response: Arc::new(response),
         captured,
         late: Default::default(),
         retain: 600 * SECOND,

@@ -46,7 +46,7 @@ impl Desk {
     async fn put(&self, sample: &Sample, captured: Captured, late: &[Scope]) -> Kept {
         let fill = Fill {
             namespace: self.namespace.clone(),
-            response: sample.response(&self.time.clock()),
+            response: Arc::new(sample.response(&self.time.clock())),
             captured,
             late: late.into(),
             retain: Duration::from_secs(600),
