@@ -112,10 +112,11 @@ impl MemoryStore {
         let Some(standing) = self.epochs.admit(&stamp) else {
             return Kept::Invalidated;
         };
-        let expires = fill.clock.now() + fill.retain.min(LONGEST);
+        let now = fill.clock.now();
+        let expires = now + fill.retain.min(LONGEST);
         let response = fill.response.stamped(stamp);
         let resident = Resident::new(response, standing, expires, expires);
-        self.shelve(resident, &fill.clock)
+        self.shelve(resident, now, fill.clock)
     }
 
     /// Returns the present by this store's reckoning, for [`hold`](Self::hold).
@@ -140,7 +141,8 @@ impl MemoryStore {
         let Some(standing) = self.epochs.admit(&stamp) else {
             return Kept::Invalidated;
         };
-        self.shelve(Resident::new(response, standing, expires, trusted), clock)
+        let resident = Resident::new(response, standing, expires, trusted);
+        self.shelve(resident, clock.now(), clock.clone())
     }
 
     /// Ends the use of all that stands under one of `scopes`.
@@ -163,11 +165,11 @@ impl MemoryStore {
         self.shelf.remove(response.key(), is_older);
     }
 
-    fn shelve(&self, resident: Resident, clock: &Clock) -> Kept {
+    fn shelve(&self, resident: Resident, now: Instant, clock: Clock) -> Kept {
         if resident.weight > self.shelf.limit() {
             return Kept::TooLarge;
         }
-        self.shelf.put(resident, clock.now(), clock.clone());
+        self.shelf.put(resident, now, clock);
         Kept::Stored
     }
 }
