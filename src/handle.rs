@@ -123,7 +123,8 @@ impl CacheHandle {
     /// [`Off`](crate::Mirroring::Off); behind Sentinels two seconds more, of which tracking takes
     /// one; and longer where [`WhenAway`](crate::WhenAway) allows it to a process that is cut off.
     /// All processes are taken to be set up as this one is. What Redis itself may forget is not
-    /// waited for: [`Invalidated`] lists it.
+    /// waited for: [`Invalidated`] lists it; nor is a process that is cut off together with a former
+    /// primary of a cluster, which may be longer in noticing.
     ///
     /// # Panics
     ///

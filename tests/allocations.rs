@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use http::Request;
 use http_body_util::BodyExt;
 use tower::Service;
+use tower_response_cache::store::Store as _;
 use tower_response_cache::{CacheLayer, MemoryStore, Rule, Rules};
 
 #[test]
@@ -47,10 +48,39 @@ fn a_miss_takes_little_memory_beside_what_is_stored() {
     assert!(misses[1].bytes <= 32 << 10, "{misses:?}");
 }
 
+#[test]
+fn fields_that_are_not_stored_take_no_memory() {
+    for hint in [
+        ("cache-control", "max-age=60, private=\"x-own\""),
+        ("connection", "x-own"),
+    ] {
+        let rules = Rules::builder().route("/{id}", Rule::ttl(Duration::from_secs(60)));
+        let store = MemoryStore::new(64 << 20);
+        let cache = CacheLayer::new(store.clone()).rules(rules.build().unwrap());
+        let handler = move || async move { ([hint, ("x-a", "a"), ("x-own", LONG)], "body") };
+        let router = Router::new().route("/{id}", get(handler)).layer(cache);
+        let mut router: Router = router.with_state(());
+        ask(&mut router, "/1");
+        let miss = ask(&mut router, "/2");
+        assert_eq!(store.usage().responses, 2);
+        assert!(miss.left < 8 << 10, "{miss:?}");
+    }
+}
+
+const LONG: &str = {
+    const BYTES: [u8; 32 << 10] = [b'x'; 32 << 10];
+    match str::from_utf8(&BYTES) {
+        Ok(text) => text,
+        Err(_) => panic!(),
+    }
+};
+
 #[derive(Debug)]
 struct Allocations {
     count: u64,
     bytes: u64,
+    /// What has not been freed by the end.
+    left: i64,
 }
 
 fn router(size: usize) -> Router {
@@ -88,5 +118,6 @@ fn ask(router: &mut Router, uri: &str) -> Allocations {
     Allocations {
         count: measured.count_total,
         bytes: measured.bytes_total,
+        left: measured.bytes_current,
     }
 }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::COOKIE;
-use http::{Request, Response};
+use http::header::{ACCEPT, COOKIE};
+use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use tokio::task::yield_now;
@@ -110,5 +110,13 @@ async fn an_event_says_what_happened_to_which_key_and_why() {
     );
 
     ask(get("/cart")).await;
-    assert_eq!(log.take(), ["bypass route=/cart reason=rule key=\"/cart\""]);
+    assert_eq!(log.take(), ["bypass route=/cart reason=rule key=/cart"]);
+
+    let mut long = get(&format!("/{}", "x".repeat(1000)));
+    long.headers_mut()
+        .insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+    ask(long).await;
+    let told = log.take().concat();
+    assert!(told.contains("key=/xxx") && told.ends_with('…'), "{told}");
+    assert!(told.len() < 300, "{told}");
 }

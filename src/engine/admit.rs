@@ -9,19 +9,20 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use smallvec::SmallVec;
 
-use super::{Exchange, respond};
+use super::{Engine, Exchange, respond};
 use crate::entry::Variant;
+use crate::entry::packing::pack;
 use crate::epoch::Scope;
 use crate::extension::Told;
 use crate::key::PrimaryKey;
 use crate::reason::Refusal;
-use crate::rules::{ClientCaching, Lifetime, Policy};
+use crate::rules::{ClientCaching, Lifetime, Policy, Route};
 use crate::semantics::age;
 use crate::semantics::freshness::{Basis, Reading, Terms};
 use crate::semantics::groups;
 use crate::semantics::grpc;
 use crate::semantics::range::ContentRange;
-use crate::semantics::storing::{Arrival, keep_storable};
+use crate::semantics::storing::{Arrival, keep_dated, keep_storable};
 use crate::semantics::targeted::Binding;
 use crate::semantics::vary::Vary;
 
@@ -98,7 +99,9 @@ impl Exchange {
         let retain = self.retention(&head.headers, &terms);
         let tag = self.address_clients(head, &terms);
         let mut fields = respond::prepared(&head.headers);
-        keep_storable(&mut fields, &binding.directives, arrival.response_time);
+        keep_storable(&mut fields, &binding.directives);
+        pack(&mut fields);
+        keep_dated(&mut fields, arrival.response_time);
         let variant = Variant::of(&head.headers, request, policy.normalise_vary);
         Ok(Admission {
             key: self.key_of(&fields),
@@ -215,19 +218,13 @@ impl Exchange {
 
     /// Refuses heads, and bodies of known length, over the limits; returns the body's limit.
     fn refuse_large(&self, head: &Parts, least: u64) -> Result<u64, Refusal> {
-        let options = &self.engine.options;
-        let rule = self.route.as_ref().map(|route| &route.rule);
-        let max_fields = rule
-            .and_then(|rule| rule.max_fields)
-            .map_or(options.max_fields, |limit| {
-                usize::try_from(limit).unwrap_or(usize::MAX)
-            });
-        if head.headers.len() > MAX_LINES || section_length(&head.headers) > max_fields {
+        let route = self.route.as_deref();
+        if !self.engine.takes_fields(route, &head.headers) {
             return Err(Refusal::FieldsTooLarge);
         }
-        let max_body = rule
-            .and_then(|rule| rule.max_body)
-            .unwrap_or(options.max_body);
+        let max_body = route
+            .and_then(|route| route.rule.max_body)
+            .unwrap_or(self.engine.options.max_body);
         if announced_length(&head.headers).unwrap_or(least).max(least) > max_body {
             return Err(Refusal::BodyTooLarge);
         }
@@ -320,6 +317,17 @@ impl Exchange {
 
     pub(super) fn policy(&self) -> &Policy {
         self.engine.policy(self.route.as_deref())
+    }
+}
+
+impl Engine {
+    /// Whether a section of fields is within the limits.
+    pub(super) fn takes_fields(&self, route: Option<&Route>, fields: &HeaderMap) -> bool {
+        let limit = route.and_then(|route| route.rule.max_fields);
+        let limit = limit.map_or(self.options.max_fields, |limit| {
+            usize::try_from(limit).unwrap_or(usize::MAX)
+        });
+        fields.len() <= MAX_LINES && section_length(fields) <= limit
     }
 }
 

@@ -117,6 +117,7 @@ impl Forward {
             // What was captured is as good as before.
             Err(error) => self.exchange.store_failed(&error, "claim"),
         }
+        let found = found.or_else(|| may_be_there.then(|| Err(Budget::exceeded())));
         let found = found.and_then(|found| {
             let found = found.map_err(|error| self.exchange.not_found(&error));
             found.ok()

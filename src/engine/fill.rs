@@ -20,7 +20,7 @@ use super::refresh::Refreshing;
 use super::request::Facts;
 use super::respond::{self, Content};
 use super::{Engine, Forward, forward, partial};
-use crate::entry::packing::packed;
+use crate::entry::packing::pack;
 use crate::entry::said::Said;
 use crate::entry::{StoredResponse, Tagged};
 use crate::epoch::{Captured, Scope, Stamp};
@@ -231,7 +231,8 @@ impl Recording {
         let response = Arc::make_mut(&mut self.draft);
         let arrived = length(&body);
         response.body = body;
-        response.trailers = trailers.as_ref().map(packed);
+        response.trailers = trailers;
+        response.trailers.iter_mut().for_each(pack);
         if self.facts.is_grpc_unary() {
             if !grpc::is_result(&response.body, response.trailers.as_ref()) {
                 return Err(Refusal::Grpc);
@@ -245,6 +246,11 @@ impl Recording {
                 .fields
                 .insert(ETAG, etag::strong_from_digest(digest.as_bytes()));
             response.tagged = Tagged::ByCache;
+        }
+        let trailers = response.trailers.as_ref();
+        let route = self.route.as_deref();
+        if trailers.is_some_and(|trailers| !self.engine.takes_fields(route, trailers)) {
+            return Err(Refusal::FieldsTooLarge);
         }
         match self.announced {
             Some(announced) if announced != arrived => Err(Refusal::Incomplete),
@@ -282,7 +288,8 @@ impl Recording {
         let counters = self.engine.counters(self.route.as_deref());
         if let Err(refusal) = verdict {
             counters.refused(refusal, &self.draft.key);
-            if refusal == Refusal::Grpc {
+            // The next one may come whole.
+            if refusal != Refusal::Incomplete {
                 self.aboard.refused(&self.engine, true);
             }
             return;
@@ -383,7 +390,7 @@ impl Engine {
         let key = fill.response.key.clone();
         let span = tracing::debug_span!("cache_store", ?key);
         let store = async move {
-            let kept = engine.given(&key, engine.store.put(fill)).await;
+            let kept = engine.taken(&key, engine.store.put(fill)).await;
             let counters = engine.counters(route.as_deref());
             match kept {
                 Ok(Kept::Stored) => {
@@ -406,7 +413,7 @@ impl Engine {
     }
 
     /// Waits for the store to take a response; where that takes time, look-ups of its key wait.
-    async fn given(
+    async fn taken(
         &self,
         key: &PrimaryKey,
         mut put: BoxFuture<'_, Result<Kept, Error>>,

@@ -10,7 +10,7 @@ use super::decide::{self, Decision, Service};
 use super::respond::{self, Content, Held};
 use super::{Engine, Exchange, Reading, Write};
 use crate::extension::Told;
-use crate::key::{ContentKind, KeySpec, NoKey, PrimaryKey};
+use crate::key::{ContentKind, KeySpec, NoKey, PrimaryKey, Shown};
 use crate::reason::Bypass;
 use crate::rules::{Lifetime, Match, Policy, Route};
 use crate::semantics::cache_control::RequestDirectives;
@@ -87,7 +87,7 @@ impl Engine {
         reason: Bypass,
     ) -> Passage {
         let route = self.metrics.route(index(matched));
-        route.bypassed(reason, request.uri().path());
+        route.bypassed(reason, &Shown::of(request.uri().path().as_bytes()));
         Passage {
             engine: Arc::clone(self),
             fwd: match reason {

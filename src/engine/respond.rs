@@ -18,7 +18,6 @@ use super::decide::Service;
 use super::partial::{self, Portion};
 use super::request::Facts;
 use crate::entry::StoredResponse;
-use crate::entry::packing::Packing;
 use crate::entry::said::{Moment, Words};
 use crate::flight::along::{BoxError, Source};
 use crate::key::PrimaryKey;
@@ -293,34 +292,34 @@ fn unsatisfiable(stored: &StoredResponse) -> Response<Content> {
     response
 }
 
-/// Copies the fields of a response that is to be stored, with places before all others for what
+/// Returns the fields of a response that is to be stored, with places before all others for what
 /// each answer adds: a hit clones them once, and finds the places without a search.
 pub(super) fn prepared(fields: &HeaderMap) -> HeaderMap {
     /// The two places, a date, and what is said of the content: its length and its tag.
     const MORE: usize = 5;
-    let mut packing = Packing::new(fields);
     let mut prepared = HeaderMap::with_capacity(fields.keys_len() + MORE);
     prepared.insert(AGE, HeaderValue::from_static("0"));
-    let mut earlier = fields.get_all(CACHE_STATUS).iter();
-    let first = earlier.next().map(|status| packing.copy(status));
-    prepared.insert(CACHE_STATUS, first.unwrap_or(EMPTY));
-    for status in earlier {
-        prepared.append(CACHE_STATUS, packing.copy(status));
+    prepared.insert(CACHE_STATUS, EMPTY);
+    let others = |(name, _): &(_, _)| *name != AGE && *name != CACHE_STATUS;
+    for (name, value) in fields.iter().filter(others) {
+        prepared.append(name, value.clone());
     }
-    for (name, value) in fields {
-        if *name != AGE && *name != CACHE_STATUS {
-            prepared.append(name, packing.copy(value));
-        }
+    let mut earlier = fields.get_all(CACHE_STATUS).iter().cloned();
+    if let Some(first) = earlier.next() {
+        prepared.insert(CACHE_STATUS, first);
+    }
+    for further in earlier {
+        prepared.append(CACHE_STATUS, further);
     }
     prepared
 }
 
-/// Returns the place that [`prepared`] made for this field.
+/// Returns the place that [`prepared`] made for this field, or another that it has.
 fn place<'a>(fields: &'a mut HeaderMap, name: &HeaderName) -> Option<&'a mut HeaderValue> {
-    let mut first = fields.iter_mut().take(2);
-    first
-        .find(|(found, _)| *found == name)
-        .map(|(_, value)| value)
+    match fields.iter().take(2).position(|(found, _)| found == name) {
+        Some(near) => fields.values_mut().nth(near),
+        None => fields.get_mut(name),
+    }
 }
 
 /// Marks the place of a `Cache-Status` where no cache before this one has written one.

@@ -23,8 +23,8 @@ use crate::semantics::vary::{self, Nominated, NormalForm, Vary};
 
 /// A stored response (RFC 9111 §1.2).
 ///
-/// Made by the cache and given to a [`Store`](crate::store::Store), which gives it back in an
-/// `Arc`: it never changes. Cloning copies no body.
+/// Made by the cache and given to a [`Store`](crate::store::Store) and back in an `Arc`: it never
+/// changes. Cloning copies no body.
 #[derive(Clone)]
 pub struct StoredResponse {
     pub(crate) key: PrimaryKey,
@@ -83,7 +83,7 @@ impl StoredResponse {
     }
 
     /// Puts the response under these epochs, as a store does when it keeps it. Copies it, but for
-    /// the body, if others have it too.
+    /// the bytes of body and values, if others have it too.
     #[must_use]
     pub fn stamped(mut self: Arc<Self>, stamp: Stamp) -> Arc<Self> {
         Arc::make_mut(&mut self).stamp = stamp;

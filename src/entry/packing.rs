@@ -3,50 +3,30 @@
 use bytes::BytesMut;
 use http::{HeaderMap, HeaderValue};
 
-/// Copies the values of fields into one piece of memory.
+/// Moves the values of fields into one piece of memory, which nothing else shares.
 ///
 /// Values that come from a connection are corners of the buffer that it was read into, which stays
 /// as long as one of them does: many times the memory that is accounted for.
-pub(crate) struct Packing {
-    memory: Option<BytesMut>,
-    length: usize,
-}
-
-impl Packing {
-    /// Prepares for the values of these fields.
-    pub(crate) fn new(fields: &HeaderMap) -> Self {
-        Self {
-            memory: None,
-            length: fields.values().map(HeaderValue::len).sum(),
-        }
+pub(crate) fn pack(fields: &mut HeaderMap) {
+    let length = fields.values().map(HeaderValue::len).sum();
+    let mut memory = None;
+    for value in fields.values_mut() {
+        let is_sensitive = value.is_sensitive();
+        *value = common(value.as_bytes()).unwrap_or_else(|| {
+            let memory = memory.get_or_insert_with(|| BytesMut::with_capacity(length));
+            memory.extend_from_slice(value.as_bytes());
+            let copy = HeaderValue::from_maybe_shared(memory.split().freeze());
+            copy.expect("these bytes are a value's")
+        });
+        value.set_sensitive(is_sensitive);
     }
-
-    pub(crate) fn copy(&mut self, value: &HeaderValue) -> HeaderValue {
-        let mut copy = common(value.as_bytes()).unwrap_or_else(|| self.put(value));
-        copy.set_sensitive(value.is_sensitive());
-        copy
-    }
-
-    fn put(&mut self, value: &HeaderValue) -> HeaderValue {
-        let memory = || BytesMut::with_capacity(self.length);
-        let memory = self.memory.get_or_insert_with(memory);
-        memory.extend_from_slice(value.as_bytes());
-        HeaderValue::from_maybe_shared(memory.split().freeze()).expect("these bytes are a value's")
-    }
-}
-
-/// Copies fields into memory of their own.
-pub(crate) fn packed(fields: &HeaderMap) -> HeaderMap {
-    let mut packing = Packing::new(fields);
-    let lines = fields.iter();
-    lines
-        .map(|(name, value)| (name.clone(), packing.copy(value)))
-        .collect()
 }
 
 /// Returns a value that many responses have: it takes no memory, and a hit clones it at no cost.
 fn common(value: &[u8]) -> Option<HeaderValue> {
     let value = match value {
+        b"" => "",
+        b"0" => "0",
         b"*" => "*",
         b"br" => "br",
         b"gzip" => "gzip",
@@ -74,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_is_the_same_and_keeps_nothing_of_where_it_came_from() {
+    fn packed_fields_are_the_same_and_keep_nothing_of_where_they_came_from() {
         let buffer = Bytes::from([b"a\xff\t".as_slice(), &[b'x'; 8192]].concat());
         let mut fields = HeaderMap::new();
         for value in [
@@ -88,10 +68,11 @@ mod tests {
             fields.insert("x-other", value);
         }
         fields.get_mut("x-name").unwrap().set_sensitive(true);
-        let copy = packed(&fields);
-        assert_eq!(copy, fields);
-        assert!(copy["x-name"].is_sensitive() && !copy["x-other"].is_sensitive());
-        drop(fields);
+        let before = fields.clone();
+        pack(&mut fields);
+        assert_eq!(fields, before);
+        assert!(fields["x-name"].is_sensitive() && !fields["x-other"].is_sensitive());
+        drop(before);
         assert!(buffer.is_unique());
     }
 }

@@ -31,7 +31,7 @@ pub use self::namespace::{InvalidNamespace, Namespace};
 pub use self::primary::PrimaryKey;
 pub(crate) use self::{
     authority::authority,
-    primary::{ContentKind, NoKey},
+    primary::{ContentKind, NoKey, Shown},
     spec::{KeySpec, ParamNames, QuerySpec},
 };
 

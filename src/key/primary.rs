@@ -150,7 +150,6 @@ impl Hash for PrimaryKey {
 
 impl fmt::Debug for PrimaryKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MAX_SHOWN: usize = 128;
         let mut shown = String::new();
         for (tag, field) in fields(&self.encoded) {
             let before = match tag {
@@ -164,15 +163,36 @@ impl fmt::Debug for PrimaryKey {
                 // business of a log.
                 _ => continue,
             };
-            let field = field.get(..MAX_SHOWN).unwrap_or(field);
+            let field = field.get(..Shown::MOST).unwrap_or(field);
             write!(shown, "{before}{}", field.escape_ascii())?;
-            if shown.len() > MAX_SHOWN {
-                shown.truncate(MAX_SHOWN);
+            if shown.len() > Shown::MOST {
+                shown.truncate(Shown::MOST);
                 shown.push('…');
                 break;
             }
         }
         write!(f, "PrimaryKey({shown})")
+    }
+}
+
+/// What a client sent, for a log: readable, and not long.
+pub(crate) struct Shown<'a>(&'a [u8]);
+
+impl<'a> Shown<'a> {
+    /// In bytes.
+    const MOST: usize = 128;
+
+    pub(crate) fn of(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.get(..Self::MOST) {
+            Some(first) => write!(f, "{}…", first.escape_ascii()),
+            None => write!(f, "{}", self.0.escape_ascii()),
+        }
     }
 }
 

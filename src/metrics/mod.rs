@@ -169,7 +169,7 @@ impl Route {
     }
 
     /// Counts a request that passes by; most have no key, so their path is told in its place.
-    pub(crate) fn bypassed(&self, reason: Bypass, path: &str) {
+    pub(crate) fn bypassed(&self, reason: Bypass, path: &dyn Debug) {
         tracing::debug!(route = %self.pattern, %reason, key = ?path, "bypass");
         self.bypasses.count(reason.as_str());
     }
@@ -264,7 +264,7 @@ mod tests {
         metrics.found_in(Some("redis"));
         metrics.found_in(None);
         metrics.route(Some(0)).missed(Miss::Stale, &"k");
-        metrics.route(None).bypassed(Bypass::Grpc, "/");
+        metrics.route(None).bypassed(Bypass::Grpc, &"/");
         metrics.route(Some(7)).refused(Refusal::SetCookie, &"k");
 
         let snapshot = metrics.snapshot();

@@ -88,7 +88,8 @@ impl Rule {
     /// Returns a rule that keeps responses fresh for `lifetime` when they state no lifetime of
     /// their own; a year at most.
     ///
-    /// Memory alone keeps them to the end of it, if there is room; Redis for a day at most.
+    /// A [`MemoryStore`](crate::MemoryStore) keeps them to the end of it, if there is room; where
+    /// Redis has a part, be it beneath memory, it is a day at most.
     pub fn ttl(lifetime: Duration) -> Self {
         Self::new(Lifetime::Ttl(lifetime))
     }

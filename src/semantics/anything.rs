@@ -15,7 +15,7 @@ use super::freshness::{Reading, Terms};
 use super::preconditions;
 use super::range::{ContentRange, Ranges, Selection, if_range_holds};
 use super::reuse::{self, AfterFailure, Failure, Leniency, Reuse};
-use super::storing::{Arrival, keep_storable};
+use super::storing::{Arrival, keep_dated, keep_storable};
 use super::targeted::Binding;
 use super::uri::Target;
 use super::validation::{self, Nominee};
@@ -243,7 +243,8 @@ proptest! {
     ) {
         let directives = read(status, &response).binding.directives;
         let mut stored = response;
-        keep_storable(&mut stored, &directives, NOW);
+        keep_storable(&mut stored, &directives);
+        keep_dated(&mut stored, NOW);
         prop_assert!(matches!(HttpDate::of_field(&stored, &http::header::DATE, NOW), Ok(Some(_))));
         for name in ["connection", "te", "transfer-encoding"] {
             prop_assert!(!stored.contains_key(name), "{name}");

@@ -132,8 +132,16 @@ impl Extent {
     /// alone qualifies nothing.
     pub(crate) fn of_fields(list: &[u8]) -> Self {
         let names: Result<Vec<_>, _> = fields::members(list).map(HeaderName::from_bytes).collect();
-        match names {
-            Ok(names) if !names.is_empty() => Self::Fields(names),
+        names.map_or(Self::Whole, Self::of_names)
+    }
+
+    fn of_names(mut names: Vec<HeaderName>) -> Self {
+        /// More are taken for the whole response: they take memory, and each hit would look for each.
+        const MOST: usize = 32;
+        names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        names.dedup();
+        match names.len() {
+            1..=MOST => Self::Fields(names),
             _ => Self::Whole,
         }
     }
@@ -148,10 +156,13 @@ impl Extent {
 
     /// Adds what another directive of the same name is about.
     fn widen(&mut self, other: Self) {
-        match (self, other) {
+        match (&mut *self, other) {
             (Self::Whole, _) | (_, Self::Absent) => {}
-            (Self::Fields(names), Self::Fields(more)) => names.extend(more),
-            (this, other) => *this = other,
+            (Self::Fields(names), Self::Fields(more)) => {
+                let names = std::mem::take(names).into_iter().chain(more);
+                *self = Self::of_names(names.collect());
+            }
+            (_, other) => *self = other,
         }
     }
 }
@@ -424,11 +435,26 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_too_many_field_names_is_about_the_whole_response() {
+        let list = |count: u32| (0..count).map(|n| format!("x-{n},")).collect::<String>();
+        assert_eq!(Extent::of_fields(list(32).as_bytes()).fields().len(), 32);
+        assert_eq!(Extent::of_fields(list(33).as_bytes()), Extent::Whole);
+        assert_eq!(
+            Extent::of_fields("a,".repeat(33).as_bytes()).fields().len(),
+            1
+        );
+        let mut joined = Extent::of_fields(list(32).as_bytes());
+        joined.widen(Extent::of_fields(b"another"));
+        assert_eq!(joined, Extent::Whole);
+    }
+
+    #[test]
     fn only_a_quoted_list_of_field_names_qualifies() {
         // CR5
         let table = [
             (r#"private="Set-Cookie""#, names(&["set-cookie"])),
             (r#"private="a, , b""#, names(&["a", "b"])),
+            (r#"private="b, A, a, b""#, names(&["a", "b"])),
             (r#"private="a", private="b""#, names(&["a", "b"])),
             (r#"private="a", private"#, Extent::Whole),
             (r#"private, private="a""#, Extent::Whole),

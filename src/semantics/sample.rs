@@ -8,7 +8,7 @@ use super::age::Exchange;
 use super::cache_control::RequestDirectives;
 use super::freshness::{Reading, Terms};
 use super::reuse::{self, Reuse};
-use super::storing::{Arrival, keep_storable};
+use super::storing::{Arrival, keep_dated, keep_storable};
 use super::targeted::Binding;
 use super::vary::{Candidate, Nominated, NormalForm, Vary, select};
 
@@ -88,7 +88,8 @@ impl SampleExchange {
         arrival.may_store().ok()?;
         let received = self.received.into();
         let mut stored = self.response.clone();
-        keep_storable(&mut stored, &parsed.binding.directives, received);
+        keep_storable(&mut stored, &parsed.binding.directives);
+        keep_dated(&mut stored, received);
         Some(stored.len())
     }
 

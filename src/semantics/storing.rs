@@ -119,19 +119,19 @@ fn is_understood(status: StatusCode) -> bool {
     )
 }
 
-/// Makes of a response's fields those it is stored with (RFC 9111 §3.1): without
-/// those that end at this hop or that `private` names, and with a valid `Date`.
+/// Leaves of a response's fields those it is stored with (RFC 9111 §3.1): not
+/// those that end at this hop or that `private` names.
 ///
 /// What a response says is read before: `Connection` may name any field.
-pub(crate) fn keep_storable(
-    fields: &mut HeaderMap,
-    directives: &ResponseDirectives,
-    date: HttpDate,
-) {
+pub(crate) fn keep_storable(fields: &mut HeaderMap, directives: &ResponseDirectives) {
     fields::strip(fields);
     for name in directives.private.fields() {
         fields.remove(name);
     }
+}
+
+/// Gives fields that are stored a valid `Date` (RFC 9110 §6.6.1).
+pub(crate) fn keep_dated(fields: &mut HeaderMap, date: HttpDate) {
     if !matches!(HttpDate::of_field(fields, &DATE, date), Ok(Some(_))) {
         fields.insert(DATE, date.to_header_value());
     }
@@ -155,7 +155,8 @@ mod tests {
         date: HttpDate,
     ) -> HeaderMap {
         let mut stored = response.clone();
-        keep_storable(&mut stored, directives, date);
+        keep_storable(&mut stored, directives);
+        keep_dated(&mut stored, date);
         stored
     }
 

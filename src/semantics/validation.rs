@@ -180,10 +180,10 @@ fn adds_nothing(client: &HeaderMap, nominee: &Nominee<'_>) -> bool {
 ///
 /// What the answer carries replaces what is stored, line for line; the rest
 /// stays. `Age` and `Date` are those of the answer or none, so that terms read
-/// from the result count from this exchange. [`keep_storable`] puts a missing
+/// from the result count from this exchange. [`keep_dated`] puts a missing
 /// `Date` in.
 ///
-/// [`keep_storable`]: super::storing::keep_storable
+/// [`keep_dated`]: super::storing::keep_dated
 pub(crate) fn freshen(stored: &HeaderMap, answer: &HeaderMap) -> HeaderMap {
     let mut answer = answer.clone();
     fields::strip(&mut answer);

@@ -337,6 +337,30 @@ async fn what_caches_upstream_said_is_kept_before_our_own_word() {
 }
 
 #[tokio::test]
+async fn a_hit_signs_once_whatever_the_response_took_out_of_itself() {
+    for fields in [
+        [("connection", "age"), ("x-b", "1"), ("x-b", "2")],
+        [
+            ("cache-control", "private=\"age\""),
+            ("x-b", "1"),
+            ("x-b", "2"),
+        ],
+        [
+            ("connection", "cache-status"),
+            ("cache-status", "x; hit"),
+            ("x-b", "1"),
+        ],
+    ] {
+        let origin = Origin::counting(&fields);
+        let cache = Cache::new(&origin, everywhere(ttl(60)));
+        cache.get("/a").await;
+        let answer = cache.get("/a").await;
+        let lines: Vec<_> = answer.headers.get_all("cache-status").iter().collect();
+        assert_eq!(lines, ["tower-response-cache; hit; ttl=60"], "{fields:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_over_the_cap_is_not_said_to_be_stored_if_its_length_is_known() {
     let origin = Origin::new(|_| response(&[], "x".repeat(101)));
     let cache = Cache::new(&origin, everywhere(ttl(60).max_body(100)));

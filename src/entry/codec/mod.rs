@@ -44,6 +44,7 @@ use bytes::Bytes;
 
 use self::wire::{Reader, Wire};
 use super::StoredResponse;
+use super::packing::pack;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::key::PrimaryKey;
@@ -191,13 +192,19 @@ pub(crate) fn decode(
     if key.as_bytes() != expected.as_bytes() {
         return Err(Damage::OtherKey);
     }
-    let body = match Option::read(&mut head).ok_or(Damage::Malformed)? {
+    let compressed = Option::read(&mut head).ok_or(Damage::Malformed)?;
+    let body = match compressed {
         Some(length) => restore(&body, length, most)?,
         None => body,
     };
-    head::read(&mut head, expected, body, now, wall)
-        .filter(|_| head.is_empty())
-        .ok_or(Damage::Malformed)
+    let response = head::read(&mut head, expected, body, now, wall).filter(|_| head.is_empty());
+    let mut response = response.ok_or(Damage::Malformed)?;
+    if compressed.is_some() {
+        // Its fields would keep what its body was restored from.
+        pack(&mut response.fields);
+        response.trailers.iter_mut().for_each(pack);
+    }
+    Ok(response)
 }
 
 fn restore(body: &[u8], length: u64, most: usize) -> Result<Bytes, Damage> {

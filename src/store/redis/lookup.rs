@@ -187,6 +187,8 @@ impl<'a> Lookup<'a> {
         for (digest, tags) in &offers {
             let entry = values.bytes()?;
             self.known.read(&mut values, tags)?;
+            // On its own: one of them may be kept, and not the others with it.
+            let entry = entry.map(|entry| Bytes::copy_from_slice(&entry));
             let response = entry.and_then(|entry| self.decode(*digest, &entry));
             found.extend(response.filter(|r| self.is_current(r)).map(Arc::new));
         }
@@ -225,13 +227,21 @@ impl<'a> Lookup<'a> {
 
     /// Returns what varies under the key, as the server says.
     fn listed(&mut self, bytes: Entry) -> Option<Arc<Variants>> {
-        let known = match (&bytes, self.guess.variants.take()) {
-            (Some(bytes), Some((same, variants))) if *bytes == same => return Some(variants),
-            // What is no list is replaced by the next one.
-            (Some(bytes), _) => self.shared.decode_list(&self.place, bytes).map(Arc::new),
-            (None, None) => return None,
-            (None, Some(_)) => None,
-        };
+        let guessed = self.guess.variants.take();
+        if let (Some(bytes), Some((same, variants))) = (&bytes, &guessed)
+            && bytes == same
+        {
+            return Some(Arc::clone(variants));
+        }
+        if bytes.is_none() && guessed.is_none() {
+            return None;
+        }
+        // What is remembered is not to keep the reply, which has a body too.
+        let bytes = bytes.map(|bytes| Bytes::copy_from_slice(&bytes));
+        // What is no list is replaced by the next one.
+        let known = bytes.as_ref();
+        let known = known.and_then(|bytes| self.shared.decode_list(&self.place, bytes));
+        let known = known.map(Arc::new);
         let hint = bytes
             .filter(|bytes| bytes.len() <= Hints::MAX_LIST)
             .zip(known.clone());

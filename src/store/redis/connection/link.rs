@@ -147,7 +147,9 @@ impl Link {
         }
         let stream = Lent::new(stream);
         let config = AsyncConnectionConfig::new();
-        drop(MultiplexedConnection::new_with_config(&login, stream.clone(), config).await?);
+        let logged_in = MultiplexedConnection::new_with_config(&login, stream.clone(), config);
+        let logged_in = logged_in.await;
+        drop(logged_in.map_err(|refusal| discreet(refusal, login.password()))?);
         let stream = stream
             .returned()
             .ok_or_else(|| io::Error::other("the login goes on"))?;
@@ -254,6 +256,25 @@ impl Link {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").finish_non_exhaustive()
+    }
+}
+
+/// Takes out of a refusal what it repeats of the login: servers cite commands that they do not know,
+/// with the password.
+fn discreet(refusal: RedisError, password: Option<&str>) -> RedisError {
+    let Some(words) = refusal.detail() else {
+        return refusal;
+    };
+    let mut shown = words.split(", with args").next().unwrap_or_default();
+    if password.is_some_and(|password| !password.is_empty() && shown.contains(password)) {
+        shown = "what it says has the password in it";
+    }
+    if shown == words {
+        return refusal;
+    }
+    match refusal.code() {
+        Some(code) => redis::make_extension_error(code.to_owned(), Some(shown.to_owned())),
+        None => (refusal.kind(), "the login failed", shown.to_owned()).into(),
     }
 }
 

@@ -35,7 +35,7 @@ impl Upkeep {
 
     pub(super) async fn run(self, mut link: Option<Link>) {
         let mut retry = FIRST_RETRY;
-        let mut lost = false;
+        let mut missed = false;
         while !self.is_closing() {
             let dialled = match link.take() {
                 Some(link) => Ok(link),
@@ -44,14 +44,15 @@ impl Upkeep {
             match dialled {
                 Ok(link) => {
                     let began = self.now();
-                    self.offer(link, lost).await;
-                    lost = true;
+                    self.offer(link, missed).await;
+                    missed = true;
                     // One that ended at once is no reason to hope for the next.
                     if self.now().saturating_duration_since(began) > LONGEST_RETRY {
                         retry = FIRST_RETRY;
                     }
                 }
                 Err(error) => {
+                    missed = true;
                     tracing::debug!(%error, "still without redis");
                     self.down(match error.source() {
                         Some(reason) => reason.to_string(),
@@ -64,15 +65,15 @@ impl Upkeep {
         }
     }
 
-    /// Lets commands use a connection, perhaps in place of one that was lost, until it ends or has to
-    /// be replaced.
-    async fn offer(&self, mut link: Link, lost: bool) {
+    /// Lets commands use a connection, which may have been missed, until it ends or has to be
+    /// replaced.
+    async fn offer(&self, mut link: Link, missed: bool) {
         let address = &self.0.server.address;
         self.0.condition.connected(link.version());
         self.0.state.store(Arc::new(State::up(&link)));
         self.close_breaker();
-        match lost {
-            true => tracing::info!(%address, "connected to redis again"),
+        match missed {
+            true => tracing::info!(%address, "connected to redis at last"),
             false => tracing::debug!(%address, "connected to redis"),
         }
         let reason = self.watch(&mut link).await;

@@ -348,6 +348,7 @@ async fn a_server_that_does_not_know_hello_is_polled_and_that_is_said_once() {
     redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
     until_held(&desk).await;
     assert_eq!(log.count("so it is polled"), 1);
+    assert_eq!(log.count("s3cret"), 0, "it cites what it does not know");
 }
 
 #[tokio::test]
