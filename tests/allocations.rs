@@ -68,7 +68,7 @@ fn fields_that_are_not_stored_take_no_memory() {
 }
 
 const LONG: &str = {
-    const BYTES: [u8; 32 << 10] = [b'x'; 32 << 10];
+    const BYTES: [u8; 12 << 10] = [b'x'; 12 << 10];
     match str::from_utf8(&BYTES) {
         Ok(text) => text,
         Err(_) => panic!(),
