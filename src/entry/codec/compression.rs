@@ -57,7 +57,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::testing::{any_response, full};
+    use super::super::{decode, encode};
     use super::*;
+    use crate::clock::Clock;
 
     fn response(body: Vec<u8>, fields: &[(&'static str, &'static str)]) -> StoredResponse {
         let mut response = full();
@@ -131,6 +133,18 @@ mod tests {
             if let Some(block) = compress(&response, 0) {
                 prop_assert_eq!(decompress(&block, response.body.len()), Ok(response.body));
             }
+        }
+
+        #[test]
+        fn what_is_restored_keeps_nothing_of_its_entry(mut response in any_response()) {
+            response.body = Bytes::from(vec![b'a'; 10_000]);
+            let (now, wall) = (Clock::system().now(), Clock::system().wall());
+            let (head, body) = encode(&response, Some(0), now, wall);
+            let entry = Bytes::from([&head, &*body].concat());
+            let restored = decode(&entry, &response.key, 10_000, now, wall).unwrap();
+            prop_assert_eq!(&restored.body, &response.body);
+            let is_compressed = compress(&response, 0).is_some();
+            prop_assert_eq!(entry.is_unique(), is_compressed);
         }
     }
 
